@@ -28,6 +28,14 @@ class FakeApi:
     """Whom it has for a segment of a conversation; `is_user` where that is the owner."""
     gone: set[str] = field(default_factory=set)
     """Conversations that were deleted."""
+    locked: set[str] = field(default_factory=set)
+    """Conversations that its user's plan does not open."""
+    lost: int = 0
+    """How many of the next PATCHes it does and a proxy answers with 504."""
+    is_old: bool = False
+    """Whether it has no PATCH of many segments yet."""
+    most: int = 1_000_000
+    """Segments that a PATCH may name."""
     refused: set[str] = field(default_factory=set)
     """Segments that no PATCH may name."""
     unnamable: set[str] = field(default_factory=set)
@@ -80,8 +88,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200, [{"id": one, "name": name} for one, name in self._api.people.items()])
 
     def _answer_conversation(self, name: str) -> None:
-        if name in self._api.gone:
-            self._answer(404, {"detail": "Conversation not found"})
+        if name in self._api.gone | self._api.locked:
+            self._answer(404 if name in self._api.gone else 402, {"detail": "Conversation not found, or locked"})
             return
         labels = [(one, self._api.labels.get((name, one))) for one in self._api.segments]
         rows = [
@@ -112,10 +120,13 @@ class _Handler(BaseHTTPRequestHandler):
         fails = self._api.broken & set(self.path.split("/")) or body["value"] in self._api.failing
         is_unresolved = not set(body["segment_ids"]) <= set(self._api.segments) - self._api.refused
         status = 503 if fails else 409 if is_unresolved else status
+        status = 404 if self._api.is_old else 422 if len(body["segment_ids"]) > self._api.most else status
         if status == 200:
             name = self.path.split("/")[-3]
             self._api.labels |= {(name, one): body["value"] for one in body["segment_ids"]}
             self._api.assigned.append((self.path, body))
+            if self._api.lost:
+                self._api.lost, status = self._api.lost - 1, 504
         self._answer(status, {"status": "Ok"})
 
 

@@ -68,3 +68,6 @@ def test_labels_that_omi_does_not_take_are_told_of_and_sent_once_it_does(
     api.broken = set()
     wait_until(lambda: {one for _, one in api.labels} == hers, "her lines to be Anna's in OMI")
     wait_until(lambda: found_by_doctor(omi) == "OMI takes them", "the doctor to be content")
+    taken_back = Correction.model_validate({"kind": "voice_is_not", "speaker_id": number, "person_id": "anna"})
+    own_backend.event(NAME, EventType.CORRECTED, corrections=(taken_back,))
+    wait_until(lambda: "anna" not in api.labels.values(), "her lines to be nobody's in OMI")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, delete, exists, func, select, update
+from sqlalchemy import Connection, Text, bindparam, cast, delete, exists, func, select, update
 
 from vps_bridge.ledger.both_dialects import insert
 from vps_bridge.ledger.database import LedgerDatabase
+from vps_bridge.ledger.packing import packed_payload
 from vps_bridge.ledger.records import LIVE
 from vps_bridge.ledger.tables import ConversationRow, OmiConversationRow, TombstoneRow
 
@@ -30,15 +33,27 @@ class OmiConversationRecord:
     waits: bool
 
 
+class ToldSegment(NamedTuple):
+    """Whom OMI was told for a segment: a person of ours, and who that is in OMI; None for nobody.
+
+    `ours` is None too where the person has another name by now. `tried`: whom else OMI may have got from us, where no
+    answer came.
+    """
+
+    ours: str | None = None
+    theirs: str | None = None
+    tried: tuple[str | None, ...] = ()
+
+
 @dataclass(frozen=True)
 class ToldLabels:
     """What OMI said and was told of a conversation. `named`: segments for which it once had a person of its own.
 
-    `assigned`: by segment the person of ours, and the person in OMI, that OMI was told last.
+    `assigned`: by segment what OMI was told last.
     """
 
     named: AbstractSet[str] = frozenset()
-    assigned: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    assigned: Mapping[str, ToldSegment] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,7 +77,6 @@ _IS_GONE = exists().where(TombstoneRow.conversation_id == OmiConversationRow.con
 _IS_UNTOLD = (
     OmiConversationRow.untold,
     ConversationRow.updated_version > OmiConversationRow.sent_version,
-    ConversationRow.updated_payload.is_not(None),
 )
 # What every look would else read all conversations for, whichever of the two tables changed last.
 _LOOK_AGAIN = update(OmiConversationRow).where(_IT).values(untold=_HAS_NEWS, gone=_IS_GONE)
@@ -150,11 +164,12 @@ class OmiBook:
         )
         with self._database.reading() as connection:
             row = connection.execute(query).first()
-        if row is None:
-            return None
+            if row is None:
+                return None
+            payload = packed_payload(connection, row[0]) if row[2] is None else row[2]
         named = frozenset(one for ids in (row[3] or {}).values() for one in ids)
-        told = ToldLabels(named, {segment: (ours, theirs) for segment, (ours, theirs) in (row[4] or {}).items()})
-        return UntoldUpdate(row[0], row[1], row[2] or b"", told, row[5])
+        told = ToldLabels(named, {segment: _read_told(said) for segment, said in (row[4] or {}).items()})
+        return UntoldUpdate(row[0], row[1], payload or b"", told, row[5])
 
     def count_untold(self) -> int:
         """Return how many conversations have an update that OMI was not told of."""
@@ -167,12 +182,12 @@ class OmiBook:
         with self._database.reading() as connection:
             return connection.scalar(query) or 0
 
-    def note_assigned(self, conversation_id: str, segment_ids: Collection[str], ours: str, theirs: str) -> None:
-        """Note that OMI was told that a person of ours, `theirs` in OMI, says these segments."""
+    def note_assigned(self, conversation_id: str, told: Mapping[str, ToldSegment]) -> None:
+        """Note what OMI was told of these segments, or is about to be."""
         with self._database.writing(conversation_id) as connection:
             query = select(OmiConversationRow.assigned).where(OmiConversationRow.conversation_id == conversation_id)
             known = connection.scalar(query) or {}
-            assigned = {**known, **dict.fromkeys(segment_ids, (ours, theirs))}
+            assigned = {**known, **told}
             connection.execute(update(OmiConversationRow).where(_IT).values(assigned=assigned), {_OF: conversation_id})
 
     def note_told(self, conversation_id: str, version: int) -> None:
@@ -209,6 +224,22 @@ def tell_again(connection: Connection, uid: str) -> None:
     connection.execute(
         update(OmiConversationRow).where(OmiConversationRow.uid == uid).values(sent_version=0, untold=is_told)
     )
+
+
+def note_renamed(connection: Connection, uid: str, person_id: str) -> None:
+    """Have OMI be told anew of a person whom it was told under another name."""
+    row = OmiConversationRow
+    query = select(row.conversation_id, row.assigned).where(
+        row.uid == uid, cast(row.assigned, Text).contains(json.dumps(person_id), autoescape=True)
+    )
+    for name, assigned in connection.execute(query).all():
+        changed = {one: [None if said[0] == person_id else said[0], *said[1:]] for one, said in assigned.items()}
+        connection.execute(update(row).where(_IT).values(assigned=changed), {_OF: name})
+
+
+def _read_told(said: list[Any]) -> ToldSegment:
+    """Return what was told, as the ledger keeps it; it was without `tried` until 2026-11-30."""
+    return ToldSegment(said[0], said[1], tuple(said[2]) if said[2:] else ())
 
 
 def _join_labels(connection: Connection, conversation_id: str, labels: Labels) -> dict[str, list[str]]:

@@ -226,6 +226,16 @@ def unpack(connection: Connection, conversation_id: str) -> None:
     connection.execute(_DROP, this)
 
 
+def packed_payload(connection: Connection, conversation_id: str) -> bytes | None:
+    """Return the latest update of a packed conversation, which stays packed. Raises `PackedRowsDamaged`."""
+    packed: bytes | None = connection.scalar(_PACKED, {"of_conversation": conversation_id})
+    if packed is None:
+        return None
+    (facts,) = unpack_rows(packed)[_FACTS]
+    payload: bytes | None = facts.get("updated_payload")
+    return payload
+
+
 def _read_rows(connection: Connection, conversation_id: str, *, with_payload: bool) -> Rows:
     this = {"of_conversation": conversation_id}
     rows: Rows = {}

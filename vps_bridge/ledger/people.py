@@ -21,7 +21,7 @@ from vps_bridge.ledger.database import CachedRead, LedgerDatabase
 from vps_bridge.ledger.deleted_people import FROM_CONVERSATION, persons_of
 from vps_bridge.ledger.erasure_log import Erased, Erasures
 from vps_bridge.ledger.event_content import digest_event, is_another
-from vps_bridge.ledger.omi_conversations import tell_again
+from vps_bridge.ledger.omi_conversations import note_renamed, tell_again
 from vps_bridge.ledger.people_rows import (
     add_person,
     ask_asked_again,
@@ -382,7 +382,9 @@ def _apply(connection: Connection, owner: str, person_id: str, event: PersonEven
     newest = {"revision": larger(PersonRow.revision, event.revision)}
     match event.type:
         case PersonEventType.NAMED:
-            if connection.scalar(select(PersonRow.name).where(_is(PersonRow, owner, person_id))) != event.name:
+            before = connection.scalar(select(PersonRow.name).where(_is(PersonRow, owner, person_id)))
+            if before != event.name:
+                note_renamed(connection, owner, person_id)
                 tell_again(connection, owner)
             connection.execute(this.values(name=event.name, **newest))
         case PersonEventType.CONSENTED:

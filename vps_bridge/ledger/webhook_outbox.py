@@ -70,7 +70,9 @@ _FIRSTS = (
     )
     .limit(1)
 )
-_OLDEST, _NEWEST = _FIRSTS.order_by(WebhookRow.number), _FIRSTS.order_by(WebhookRow.number.desc())
+# Not by number: one that is replaced again and again would never come first.
+_OLDEST = _FIRSTS.order_by(WebhookRow.created_at, WebhookRow.number)
+_NEWEST = _FIRSTS.order_by(WebhookRow.number.desc())
 _THIS = WebhookRow.number == bindparam("of_number")
 _SENT = delete(WebhookRow).where(_THIS)
 _FAILED = update(WebhookRow).where(_THIS).values(last_error=bindparam("error"), tried_at=bindparam("now"))

@@ -20,15 +20,17 @@ MAX_ANSWER_BYTES = 32 * 2**20
 OWNER = "the owner of the device"
 """Whom OMI has for a segment that it says its owner spoke; no id of a person."""
 _PORTS = {"http": 80, "https": 443}
-_PASSING = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+_PASSING = (
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.PAYMENT_REQUIRED,  # a conversation that is locked, until its user's plan opens it
+    HTTPStatus.FORBIDDEN,
+)
 
 
 class ApiRefused(Exception):
     """The API will not do it, now or later."""
-
-
-class ApiConflict(ApiRefused):
-    """The API will not do it as things are there now."""
 
 
 class ApiFailed(Exception):
@@ -67,8 +69,8 @@ class OmiApi:
         known = [row for row in rows if isinstance(row, dict) and row.get("id")]
         return {str(row["id"]): OWNER if row.get("is_user") else _read_person(row) for row in known}
 
-    def assign(self, uid: str, conversation_id: str, segment_ids: Sequence[str], person_id: str) -> None:
-        """Assign segments to a person: never to the owner, that would teach the owner's voice. Raises as the others."""
+    def assign(self, uid: str, conversation_id: str, segment_ids: Sequence[str], person_id: str | None) -> None:
+        """Assign segments to a person or nobody: never the owner, it would teach the owner's voice. Raises as above."""
         body = {"segment_ids": list(segment_ids), "assign_type": "person_id", "value": person_id}
         self._ask("PATCH", f"/v1/conversations/{quote(conversation_id, safe='')}/segments/assign-bulk", uid, body)
 
@@ -91,8 +93,7 @@ class OmiApi:
         if status in _PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise ApiFailed(f"{method} {self.host} answered {status}")
         if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
-            kind = ApiConflict if status == HTTPStatus.CONFLICT else ApiRefused
-            raise kind(f"{method} {self.host} answered {status}")
+            raise ApiRefused(f"{method} {self.host} answered {status}")
         try:
             return json.loads(content) if content else None
         except (ValueError, RecursionError) as error:

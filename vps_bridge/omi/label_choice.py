@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from schemas.conversation import ConversationUpdated
-from vps_bridge.ledger.omi_conversations import Labels, ToldLabels
+from vps_bridge.ledger.omi_conversations import Labels, ToldLabels, ToldSegment
 
 _SURE = ("matched", "confirmed")
+_NOTHING = ToldSegment()
 
 
 def labels_of(update: ConversationUpdated) -> dict[str, list[str]]:
@@ -19,27 +20,41 @@ def labels_of(update: ConversationUpdated) -> dict[str, list[str]]:
     return found
 
 
+def taken_back(update: ConversationUpdated, told: ToldLabels) -> list[str]:
+    """Return the segments that a final update says are nobody's for sure, and that OMI was told are somebody's."""
+    if update.state != "final":
+        return []
+    said = {one for ids in labels_of(update).values() for one in ids}
+    return were_somebodys([label.id for label in update.segments if label.id not in said], told)
+
+
+def were_somebodys(segment_ids: Collection[str], told: ToldLabels) -> list[str]:
+    """Return those that OMI was told are somebody's, or may have been."""
+    return [one for one in segment_ids if told.assigned.get(one, _NOTHING)[1:] != _NOTHING[1:]]
+
+
 def new_labels(labels: Labels, told: ToldLabels) -> dict[str, list[str]]:
     """Return the labels that OMI was not told yet, without segments that it had named by itself."""
     fresh = {person: [one for one in ids if _is_new(one, person, told)] for person, ids in labels.items()}
     return {person: ids for person, ids in fresh.items() if ids}
 
 
-def labels_to_change(labels: Labels, now: Mapping[str, str | None], told: ToldLabels) -> dict[str, list[str]]:
-    """Return the labels whose segments have nobody in OMI (`now`: whom), or still the one whom it was told last.
+def free_segments(segment_ids: Collection[str], now: Mapping[str, str | None], told: ToldLabels) -> list[str]:
+    """Return the segments that have nobody in OMI (`now`: whom), or still the one whom it was told last.
 
     Where somebody else stands there, or nobody any more, a person changed it there.
     """
-    free = {person: [one for one in ids if _is_free(one, now, told)] for person, ids in labels.items()}
-    return {person: ids for person, ids in free.items() if ids}
+    return [one for one in segment_ids if _is_free(one, now, told)]
 
 
 def _is_new(segment_id: str, person: str, told: ToldLabels) -> bool:
-    ours, _ = told.assigned.get(segment_id, (None, None))
-    return ours != person and (ours is not None or segment_id not in told.named)
+    before = told.assigned.get(segment_id)
+    if before is None:
+        return segment_id not in told.named
+    return before.ours != person or bool(before.tried)
 
 
 def _is_free(segment_id: str, now: Mapping[str, str | None], told: ToldLabels) -> bool:
     """Whether a label may be written; what OMI does not have any more cannot."""
-    _, theirs = told.assigned.get(segment_id, (None, None))
-    return segment_id in now and now[segment_id] == theirs
+    before = told.assigned.get(segment_id, _NOTHING)
+    return segment_id in now and now[segment_id] in (before.theirs, *before.tried)

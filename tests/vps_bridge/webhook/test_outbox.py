@@ -58,16 +58,29 @@ def test_failures_and_the_latest_update_come_in_the_order_of_their_conversation(
     found = take_all(ledger)
     assert [(item.conversation_id, item.schema_name) for item in found] == [
         ("a", "job-failure"),
-        ("b", "conversation-updated"),
         ("a", "conversation-updated"),
+        ("b", "conversation-updated"),
         ("a", "job-failure"),
     ]
-    assert found[2].body == latest
+    assert found[1].body == latest
     told = decode(JobFailure, found[0].body)
     assert (told.job_id, told.code, told.message) == (first, FailureCode.AUDIO_EMPTY, "why")
     assert decode(JobFailure, found[3].body).code == FailureCode.LABELS_FAILED
     assert len({item.delivery_id for item in found}) == 4
     assert second not in {decode(JobFailure, item.body).job_id for item in (found[0], found[3])}
+
+
+def test_an_update_that_is_replaced_again_and_again_keeps_its_turn(ledger: Ledger) -> None:
+    for name in ("a", "b"):
+        make_jobs(ledger, name, 1)
+        update(ledger, name, 1)
+    for version in (2, 3):
+        update(ledger, "a", version)
+        update(ledger, "b", version)
+        update(ledger, "a", version + 2)
+    found = ledger.webhook.next(())
+    assert found is not None
+    assert found.conversation_id == "a"
 
 
 def test_an_update_replaced_while_it_is_under_way_is_followed_by_the_later_one(ledger: Ledger) -> None:

@@ -1,0 +1,112 @@
+"""Labels that were mended, taken back or refused: OMI has in the end what is said here, or the bridge tells of it."""
+
+import time
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from sqlalchemy import false, select
+
+from schemas.conversation import SegmentLabel, Verdict
+from schemas.people import PersonEvent, PersonEventType
+from tests.omi.labelled_ledger import NAME, UID, all_told, know, matched, update
+from tests.omi.omi_api import FakeApi
+from tests.vps_bridge.live_bridge import wait_until
+from vps_bridge.intake.capture_counts import CaptureCounts
+from vps_bridge.ledger import Ledger
+from vps_bridge.ledger.packing import Brief
+from vps_bridge.ledger.tables import ConversationRow
+from vps_bridge.omi.labels_back import LabelSender
+
+
+def test_a_label_whose_answer_was_lost_can_be_mended(api: FakeApi, ledger: Ledger, sender: LabelSender) -> None:
+    del sender
+    api.people, api.lost = {"known": "Anna", "other": "Bert"}, 1
+    update(ledger, 1, matched("s1", "known"))
+    all_told(ledger)
+    update(ledger, 2, matched("s1", "other"))
+    all_told(ledger)
+    assert [body["value"] for _, body in api.assigned] == ["known", "other"]
+
+
+def test_a_label_that_is_taken_back_here_is_taken_back_in_omi(
+    api: FakeApi, ledger: Ledger, sender: LabelSender
+) -> None:
+    del sender
+    api.people = {"known": "Anna", "other": "Bert"}
+    know(ledger, "me", "Me", is_owner=True)
+    ledger.people.add(UID, "nameless")
+    told = [f"s{place}" for place in range(1, 6)]
+    update(ledger, 1, *(matched(one, "known") for one in told))
+    all_told(ledger)
+    api.labels[NAME, "s5"] = "other"
+    suggested = SegmentLabel(id="s2", person_id="known", identity="suggested")
+    mended = SegmentLabel(id="s1"), suggested, matched("s3", "me"), matched("s4", "nameless"), SegmentLabel(id="s5")
+    update(ledger, 2, *mended)
+    all_told(ledger)
+    assert api.labels == {(NAME, one): "other" if one == "s5" else None for one in told}
+    update(ledger, 3, *mended[1:], matched("s1", "known"))
+    all_told(ledger)
+    assert api.labels[NAME, "s1"] == "known"
+
+
+def test_a_person_who_is_renamed_here_is_somebody_else_in_omi(
+    api: FakeApi, ledger: Ledger, sender: LabelSender
+) -> None:
+    del sender
+    api.people = {"b": "Bert"}
+    know(ledger, "p", "Cleo")
+    update(ledger, 1, matched("s1", "p"), matched("s2", "p"))
+    all_told(ledger)
+    api.labels[NAME, "s2"] = None
+    again = PersonEvent(event_id="again", type=PersonEventType.NAMED, owner=UID, revision=5, name="Bert")
+    ledger.people.note("p", again, Verdict.ACCEPTED)
+    wait_until(lambda: api.labels[NAME, "s1"] == "b", "the other one")
+    assert api.labels[NAME, "s2"] is None
+
+
+@pytest.mark.parametrize("trouble", ["locked", "old", "two of one name"])
+def test_labels_that_omi_does_not_take_yet_are_told_of_and_sent_later(
+    api: FakeApi, ledger: Ledger, sender: LabelSender, counts: CaptureCounts, trouble: str
+) -> None:
+    del sender
+    api.people = {"one": "Anna", "two": "anna"} if trouble == "two of one name" else {"one": "Anna"}
+    api.locked, api.is_old = {NAME} if trouble == "locked" else set(), trouble == "old"
+    know(ledger, "p", "Anna")
+    update(ledger, 1, matched("s1", "p"))
+    wait_until(lambda: counts.labels_waiting == 1, "it to be told of")
+    api.locked, api.is_old = set(), False
+    api.people = {"one": "Anna"}
+    all_told(ledger)
+    assert api.labels == {(NAME, "s1"): "one"}
+
+
+@pytest.mark.parametrize(("most", "refused"), [(5, 0), (300, 40)])
+def test_of_many_segments_all_that_omi_takes_are_sent(
+    api: FakeApi, ledger: Ledger, sender: LabelSender, most: int, refused: int
+) -> None:
+    del sender
+    api.people, api.most = {"known": "Anna"}, most
+    api.segments = [f"t{place}" for place in range(300)]
+    api.refused = set(api.segments[:refused])
+    update(ledger, 1, *(matched(one, "known") for one in api.segments))
+    wait_until(lambda: len(api.labels) == 300 - refused, "all but those")
+    api.refused = set()
+    all_told(ledger)
+    assert len(api.labels) == 300
+
+
+def test_lines_of_a_packed_conversation_are_sent_too(api: FakeApi, ledger: Ledger, sender: LabelSender) -> None:
+    del sender
+    ledger.people.add(UID, "new")
+    update(ledger, 1, matched("s1", "new"))
+    all_told(ledger)
+    all_of_it = select(ConversationRow.conversation_id)  # days later, and the backend has confirmed it
+    packing: dict[str, Any] = {"_IS_IDLE": all_of_it, "_IS_TO_SEND": all_of_it.where(false())}
+    with patch.multiple("vps_bridge.ledger.packing", **packing):
+        assert ledger.packs.pack(NAME, Brief([], ("new",), holds_voices=False), time.time())
+    know(ledger, "new", "Cleo")
+    wait_until(lambda: api.assigned, "the label")
+    all_told(ledger)
+    assert api.labels == {(NAME, "s1"): "id-of-Cleo"}
+    assert ledger.packs.packed_among({NAME}) == {NAME}

@@ -1,0 +1,132 @@
+"""The labels of one update on their way to OMI: to whom there, in which calls, and what is noted of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import structlog
+
+from vps_bridge.ledger import Ledger
+from vps_bridge.ledger.omi_conversations import ToldSegment, UntoldUpdate
+from vps_bridge.omi.api import ApiFailed, ApiRefused, OmiApi
+from vps_bridge.omi.label_choice import free_segments, were_somebodys
+
+_LOG = structlog.get_logger(__name__)
+MAX_ASSIGN_CALLS = 64
+"""Of one person in one conversation: which of its segments OMI refuses is found in halves."""
+
+
+class Sending:
+    """The labels of one update, on their way."""
+
+    def __init__(
+        self,
+        api: OmiApi,
+        ledger: Ledger,
+        update: UntoldUpdate,
+        people: dict[str, str],
+        now: Mapping[str, str | None],
+        refused: set[tuple[str, str]],
+    ) -> None:
+        """Send them.
+
+        Args:
+            api: OMI's.
+            ledger: knows the people here, and learns what OMI was told.
+            update: what is told of.
+            people: the ids and names of those whom OMI knows.
+            now: whom OMI has for each segment.
+            refused: conversation and segment of what OMI refused when it was sent alone; they are sent last.
+        """
+        self._api, self._ledger, self._update = api, ledger, update
+        self._people, self._now, self._refused = people, now, refused
+        self.has_sent = False
+
+    def send(self, labels: Mapping[str, list[str]], back: Collection[str]) -> None:
+        """Send the segments of each person, and those that are nobody's again. Raises the first `ApiFailed`, last."""
+        failed: ApiFailed | None = None
+        for person, segment_ids in [(None, back), *labels.items()]:
+            free = free_segments(segment_ids, self._now, self._update.told)
+            if not free:
+                continue
+            try:
+                self._send_person(person, free)
+            except ApiFailed as error:
+                failed = failed or error
+            else:
+                self.has_sent = True
+        if failed is not None:
+            raise failed
+
+    def _send_person(self, person: str | None, segment_ids: list[str]) -> None:
+        known = None if person is None else self._ledger.people.get(self._update.uid, person)
+        if known is not None and known.is_owner:  # `is_user` from a machine would teach the owner's voice
+            person, segment_ids = None, were_somebodys(segment_ids, self._update.told)
+        theirs = None
+        if person is not None:
+            theirs = self._find_person(person, known.name if known is not None else None)
+            if theirs is None:
+                about = {"conversation": self._update.conversation_id, "segments": len(segment_ids)}
+                _LOG.info("omi_labels_wait_for_a_name", **about)
+                person, segment_ids = None, were_somebodys(segment_ids, self._update.told)
+        has_it = [one for one in segment_ids if self._now[one] == theirs]
+        self._note(has_it, ToldSegment(person, theirs))
+        self._assign([one for one in segment_ids if self._now[one] != theirs], ToldSegment(person, theirs))
+
+    def _assign(self, segment_ids: list[str], told: ToldSegment) -> None:
+        """Assign these segments. Raises `ApiFailed`, once what OMI takes is there."""
+        name, refusal = self._update.conversation_id, ""
+        waiting = [[one for one in segment_ids if ((name, one) in self._refused) is late] for late in (True, False)]
+        waiting = [ids for ids in waiting if ids]
+        for _ in range(MAX_ASSIGN_CALLS):
+            if not waiting:
+                break
+            ids = waiting.pop()
+            self._note_trying(ids, told)
+            try:
+                self._api.assign(self._update.uid, name, ids, told.theirs)
+            except ApiRefused as error:
+                middle, refusal = len(ids) // 2, str(error)
+                waiting += [ids[middle:], ids[:middle]] if middle else []
+                self._ledger.omi.note_assigned(name, {one: self._before(one) for one in ids})
+                self._refused.update((name, one) for one in ids if not middle)
+                _LOG.warning("omi_labels_refused", error=refusal, conversation=name, segments=len(ids))
+            else:
+                self.has_sent = True
+                self._note(ids, told)
+                self._refused.difference_update((name, one) for one in ids)
+                _LOG.info("omi_labels_sent", conversation=name, segments=len(ids))
+        if waiting or any((name, one) in self._refused for one in segment_ids):
+            raise ApiFailed(refusal)
+
+    def _before(self, segment_id: str) -> ToldSegment:
+        return self._update.told.assigned.get(segment_id, ToldSegment())
+
+    def _note_trying(self, segment_ids: Collection[str], told: ToldSegment) -> None:
+        """Note whom OMI may have from us, should no answer come: it can be mended then."""
+        before = {one: self._before(one) for one in segment_ids}
+        trying = {one: said._replace(tried=tuple({*said.tried, told.theirs})) for one, said in before.items()}
+        self._ledger.omi.note_assigned(self._update.conversation_id, trying)
+
+    def _note(self, segment_ids: Collection[str], told: ToldSegment) -> None:
+        if segment_ids:
+            self._ledger.omi.note_assigned(self._update.conversation_id, dict.fromkeys(segment_ids, told))
+
+    def _find_person(self, person: str, name: str | None) -> str | None:
+        """Return whom OMI knows under this id, or this name; a name that it does not know is added, if it may be."""
+        if person in self._people:
+            return person
+        if not name:
+            return None
+        known = [one for one, called in self._people.items() if called.casefold() == name.casefold()]
+        if len(known) > 1:
+            raise ApiFailed("OMI has several people of one name: which one is meant cannot be told")
+        if known:
+            return known[0]
+        try:
+            added = self._api.add_person(self._update.uid, name)
+        except ApiRefused as error:
+            _LOG.warning("omi_person_refused", conversation=self._update.conversation_id, error=str(error))
+            return None
+        self._people[added] = name
+        return added
