@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from schemas.corrections import Correction
 from vps_bridge.conversations.store import StoredSegment
-from vps_bridge.labelling.kept_line import KeptLine, lines_from_json, lines_to_json, other_lines
+from vps_bridge.labelling.kept_line import KeptLine, LinesNow, lines_from_json, lines_to_json
 from vps_bridge.labelling.local_speaker import LocalSpeaker
 from vps_bridge.labelling.number import Voice, VoiceBook
 
@@ -66,26 +66,21 @@ class KeptCorrection:
         """Whether the segment that it names was in no published voice yet: no result had heard it, or not clearly."""
         return not any(self.said.segment_id in voice.segments for voice in self.anchors)
 
-    def without(self, others: AbstractSet[str]) -> KeptCorrection:
-        """Return it without segments that are other lines now.
+    def on(self, now: LinesNow) -> KeptCorrection:
+        """Return it with the ids that its lines have now, without those that are found no more.
 
         The one that it gives a label to stays: whether it has that label still is seen from the segment itself.
         """
-        if not others:
-            return self
-        gone = others - {self.said.segment_id}
-        anchors = (
-            replace(voice, segments=tuple(name for name in voice.segments if name not in gone))
-            for voice in self.anchors
-        )
-        named = tuple(name for name in self.said.segment_ids if name not in gone)
-        return replace(self, said=self.said.model_copy(update={"segment_ids": named}), anchors=tuple(anchors))
+        lines = {name: line for name, line in self.lines.items() if name != self.said.segment_id}
+        anchors = tuple(replace(voice, segments=now.find(voice.segments, lines)) for voice in self.anchors)
+        said = self.said.model_copy(update={"segment_ids": now.find(self.said.segment_ids, lines)})
+        return replace(self, said=said, anchors=anchors)
 
 
 def as_lines_are_now(
     corrections: Iterable[KeptCorrection], segments: Iterable[StoredSegment]
 ) -> tuple[KeptCorrection, ...]:
-    """Return corrections without the segments whose ids a new transcription gave to other lines.
+    """Return corrections with the ids that their lines have now.
 
     Many backends number their lines: where one more or one less is found, an id is that of another line, of another
     voice perhaps.
@@ -93,16 +88,15 @@ def as_lines_are_now(
     corrections = tuple(corrections)
     if not corrections:
         return ()
-    now = {segment.id: segment for segment in segments}
-    labelled = {name for name, segment in now.items() if segment.is_human_labelled}
+    now = LinesNow(segments)
+    labelled = {name for name, segment in now.segments.items() if segment.is_human_labelled}
     said_at: dict[str, int] = {}
     for place, kept in enumerate(corrections):
         said_at.setdefault(kept.said.segment_id or "", place)
     found = []
     for place, kept in enumerate(corrections):
-        gone = other_lines(kept.lines, now.values())
         then = frozenset(name for name in labelled if said_at.get(name, -1) < place)
-        found.append(replace(kept, labelled=then).without(gone))
+        found.append(replace(kept, labelled=then).on(now))
     return tuple(found)
 
 

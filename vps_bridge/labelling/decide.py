@@ -273,6 +273,28 @@ def _name_person(segment: StoredSegment, number: int | None, people: VoicePeople
     return matched, "matched" if matched else None
 
 
+def people_by_segment(
+    votes: Sequence[Vote],
+    speakers: Sequence[str | None],
+    naming: Naming,
+    written: Mapping[str, int],
+    people: VoicePeople,
+) -> tuple[VoicePeople, ...]:
+    """Return for each segment who its label may mean: nobody where it is one of speech-to-text that no voice bears out.
+
+    Such a label may be the number of a voice that has a name, and says nothing of that voice.
+    """
+
+    def is_of_voice(vote: Vote, number: int | None) -> bool:
+        if vote.outcome in (VoteOutcome.CLEAR, VoteOutcome.HUMAN) or vote.segment_id in written:
+            return True
+        return vote.winner is not None and vote.winner >= 0 and naming.numbers[vote.winner] == number
+
+    nobody = VoicePeople()
+    pairs = zip(votes, speakers, strict=True)
+    return tuple(people if is_of_voice(vote, _number(speaker)) else nobody for vote, speaker in pairs)
+
+
 def match_origins(segment: StoredSegment, speaker: str | None, people: VoicePeople) -> tuple[LabelOrigin, LabelOrigin]:
     """Return whom a voiceprint named in a segment, and whom it names with this label."""
     wanted = _match_of(segment, _number(speaker), people)

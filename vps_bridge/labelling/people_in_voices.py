@@ -207,7 +207,7 @@ def _judge_label(segment: StoredSegment | None, kept: KeptCorrection) -> tuple[s
     if segment is None:
         return "void", NO_VOICE
     if kept.said.speaker_id is not None:
-        has_label = segment.speaker == speaker_name(kept.said.speaker_id)
+        has_label = segment.is_human_labelled and segment.speaker == speaker_name(kept.said.speaker_id)
     else:
         has_label = segment.person_id == kept.said.person_id
     return None if has_label else ("void", OVERRIDDEN)

@@ -31,6 +31,7 @@ from vps_bridge.labelling.decide import (
     match_origins,
     note_persons,
     note_segments,
+    people_by_segment,
     untouched_numbers,
 )
 from vps_bridge.labelling.embedding_spaces import MEASURED, UNMEASURED
@@ -152,12 +153,15 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
     speakers = decide_speakers(segments, votes, naming, untouched, before, removes_stale=removes_stale)
     pieces = decide_pieces(segments, votes, cut, naming)
     people = identify_voices(evidence, timeline.speakers, linked, naming.numbers, dict(policy.people))
-    changed = _list_changes(segments, speakers, pieces, people)
+    people_of = people_by_segment(votes, speakers, naming, written, people)
+    changed = _list_changes(segments, speakers, pieces, people_of)
     left_alone = _list_left_alone(votes, changed, find_stale(speakers, votes, naming, written))
     return Relabelling(
         segments=tuple(
-            describe_label(segment, vote, speaker, naming.numbers, pieces_of, people)
-            for segment, vote, speaker, pieces_of in zip(segments, votes, speakers, pieces, strict=True)
+            describe_label(segment, vote, speaker, naming.numbers, pieces_of, known)
+            for segment, vote, speaker, pieces_of, known in zip(
+                segments, votes, speakers, pieces, people_of, strict=True
+            )
         ),
         changed=changed,
         left_alone=left_alone,
@@ -320,12 +324,12 @@ def _list_changes(
     segments: Sequence[StoredSegment],
     speakers: Sequence[str | None],
     pieces: Sequence[tuple[SegmentPiece, ...]],
-    people: VoicePeople,
+    people: Sequence[VoicePeople],
 ) -> tuple[Change, ...]:
     """Return the segments that are to have another label, another match or other pieces than they have."""
     compared = (
-        Change(segment.id, segment.speaker, speaker, segment.pieces, wanted, *match_origins(segment, speaker, people))
-        for segment, speaker, wanted in zip(segments, speakers, pieces, strict=True)
+        Change(segment.id, segment.speaker, speaker, segment.pieces, wanted, *match_origins(segment, speaker, known))
+        for segment, speaker, wanted, known in zip(segments, speakers, pieces, people, strict=True)
     )
     return tuple(change for change in compared if change.is_change)
 

@@ -37,7 +37,7 @@ class CorrectedConversation:
         self.corrections = Corrections(self.ledger, self.store)
         self.chunks: tuple[ChunkInfo, ...] = ()
         self.jobs: tuple[JobEvidence, ...] = ()
-        self._events = 0
+        self._events, self._transcriptions = 0, 1
         self.store.upsert_segments(NAME, 1, segments)
         self.ledger.events.note(self._event(EventType.SEGMENTS), NAME, Verdict.ACCEPTED)
 
@@ -78,6 +78,14 @@ class CorrectedConversation:
         write = self.corrections.reverse(NAME, version, by="anna", redo=True)
         self.relabel()
         return write
+
+    def transcribe_anew(self, segments: tuple[TranscriptSegment, ...]) -> None:
+        """Take these lines, and no others any more."""
+        self._transcriptions += 1
+        known = {one.id for one in segments}
+        gone = [one.id for one in self._stored.segments if one.id not in known]
+        self.store.upsert_segments(NAME, self._transcriptions, segments, removed=gone)
+        self.relabel()
 
     def relabel(self) -> Relabelling:
         conversation, stored = self.ledger.conversations.get(NAME), self._stored

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from schemas.conversation import TranscriptSegment
 from schemas.turns import ChunkSpan, SpeakerTurn, SpeakerVoice
+from tests.vps_bridge.labelling.new_transcription import Transcription, first_transcription
 from tests.vps_bridge.labelling.test_relabel import T0, chunks_of
 from vps_bridge.labelling.job_evidence import JobEvidence
 from vps_bridge.rules.assemble import AssemblyRules, JobPlan, plan_jobs
@@ -34,21 +34,18 @@ class DrawnConversation:
         plans = plan_jobs(self.chunks, closing=True, idle_s=0.0, rules=rules)
         self._share_of_wrong_jobs = draw.choice([0.0, 0.3, 0.6])
         self.jobs = tuple(self._diarize(plan) for plan in plans)
-        self.segments = tuple(
-            TranscriptSegment(id=f"s{n:02d}", start_s=start_s, end_s=end_s, text=f"word {n}", speaker="SPEAKER_00")
-            for n, (_, start_s, end_s) in enumerate(self.lines)
-        )
-        self.truth = {f"s{n:02d}": who for n, (who, *_) in enumerate(self.lines)}
+        self.transcription = first_transcription(self.lines)
+        self.segments, self.truth = self.transcription.segments, self.transcription.truth
 
-    def heard(self, jobs: Sequence[JobEvidence]) -> list[str]:
-        """Return the lines of which these jobs heard all."""
+    def heard(self, jobs: Sequence[JobEvidence], transcription: Transcription | None = None) -> list[str]:
+        """Return the lines that somebody speaks, and of which these jobs heard all."""
         begin = {chunk.chunk_id: chunk.captured_at_s - T0 for chunk in self.chunks}
         starts = {begin[span.chunk_id] for job in jobs for span in job.chunks}
         found = []
-        for n, (_, start_s, end_s) in enumerate(self.lines):
+        for name, (who, start_s, end_s, _) in (transcription or self.transcription).lines.items():
             covered_s = sum(max(0.0, min(end_s, at_s + CHUNK_S) - max(start_s, at_s)) for at_s in starts)
-            if covered_s >= end_s - start_s - 1e-6:
-                found.append(f"s{n:02d}")
+            if who and covered_s >= end_s - start_s - 1e-6:
+                found.append(name)
         return found
 
     def _draw_lines(self) -> tuple[list[tuple[str, float, float]], float]:

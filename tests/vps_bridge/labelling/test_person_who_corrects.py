@@ -13,6 +13,7 @@ import pytest
 from schemas.corrections import CorrectionOutcome
 from tests.vps_bridge.labelling.corrected_conversation import CorrectedConversation, open_conversation
 from tests.vps_bridge.labelling.drawn_conversation import DrawnConversation
+from tests.vps_bridge.labelling.new_transcription import transcribe_anew
 from tests.vps_bridge.labelling.person_who_corrects import (
     PersonWhoCorrects,
     SeenLine,
@@ -60,6 +61,13 @@ def test_many_who_correct_come_to_an_end(at_most: int) -> None:
     for seed in MANY:
         if (at_most, seed) not in LEFT:
             check(at_most, seed)
+
+
+@pytest.mark.parametrize("seeds", [FEW, pytest.param(MANY, marks=pytest.mark.slow)], ids=["few", "many"])
+def test_whoever_corrects_a_new_transcription_comes_to_an_end_and_only_what_is_void_is_lost(seeds: range) -> None:
+    for seed in seeds:
+        if not DrawnConversation(seed).alike:
+            correct_a_new_transcription(seed)
 
 
 def check(at_most: int, seed: int) -> None:
@@ -112,6 +120,24 @@ def correct_after_mistakes(seed: int, at_most: int) -> None:
         for _ in range(draw.randint(1, 6)):
             writes += make_a_mistake(found, drawn, heard, writes, draw, at_most)
         assert PersonWhoCorrects(found, drawn.truth, heard, draw).correct_all()
+        hear_the_rest(found, drawn, first, heard, draw)
+
+
+def correct_a_new_transcription(seed: int) -> None:
+    """Correct all, have the talk transcribed anew, see that only what is told as void is lost, and correct that."""
+    drawn, draw = DrawnConversation(seed), random.Random(seed + 11)
+    first = draw.randint(1, len(drawn.jobs))
+    with open_conversation(drawn.segments) as found:
+        found.hear(drawn.chunks, drawn.jobs[:first])
+        assert PersonWhoCorrects(found, drawn.truth, drawn.heard(drawn.jobs[:first]), draw).correct_all()
+        new = transcribe_anew(drawn.transcription, draw)
+        found.transcribe_anew(new.segments)
+        unplaced = {name for name, reason in found.found.left_alone if reason.startswith("clock.")}
+        heard = [name for name in drawn.heard(drawn.jobs[:first], new) if name not in unplaced]
+        seen, is_told = look(found), any(outcome == "void" for _, outcome, _ in found.outcomes)
+        assert is_told or all(seen[name].person in (None, f"p-{new.truth[name]}") for name in heard)
+        assert all(seen[name].person is None for name in unplaced.union(new.lines.keys() - new.truth.keys()))
+        assert PersonWhoCorrects(found, new.truth, heard, draw).correct_all()
         hear_the_rest(found, drawn, first, heard, draw)
 
 

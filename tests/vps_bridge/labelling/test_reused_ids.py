@@ -14,6 +14,7 @@ from tests.vps_bridge.labelling.test_relabel import diarize
 from vps_bridge.rules.assemble import AssemblyRules, plan_jobs
 
 LINES = len(SPOKEN)
+LONG_S = 6.8
 UPDATED, REMOVED = "sent as an update", "removed and sent anew"
 
 
@@ -73,13 +74,12 @@ def test_two_numbers_that_were_said_to_be_one_voice_stay_so_and_take_nobody_else
 @pytest.mark.parametrize(
     "said",
     [
-        {"kind": "other_voice", "segment_ids": ids_of("A")[:3]},
         {"kind": "segment_is", "segment_id": ids_of("A")[0], "person_id": "anna"},
         {"kind": "segment_is", "segment_id": ids_of("A")[0], "speaker_id": 1},
     ],
-    ids=["other_voice", "person", "number"],
+    ids=["person", "number"],
 )
-def test_what_was_said_of_lines_whose_ids_are_others_now_is_void(said: dict[str, object], way: str):
+def test_what_was_said_of_one_line_whose_id_is_another_s_now_is_void(said: dict[str, object], way: str):
     with labelled_call() as call:
         call.correct(**said)
         transcribe_anew(call, way)
@@ -88,6 +88,58 @@ def test_what_was_said_of_lines_whose_ids_are_others_now_is_void(said: dict[str,
         voices = [{call.speakers[name] for name in ids_of(voice, dropped=1)} for voice in "ABC"]
         assert [len(numbers) for numbers in voices] == [1, 1, 1], "no line has a label that another line was given"
         assert len(set.union(*voices)) == 3
+
+
+@pytest.mark.parametrize("way", [UPDATED, REMOVED])
+def test_a_number_that_a_line_has_by_itself_is_none_that_a_person_gave_to_the_line_before(way: str):
+    with labelled_call() as call:
+        number = int(str(call.speakers[ids_of("A", dropped=1)[1]])[-2:])
+        gone = next(name for name in ids_of("B") if name in ids_of("A", dropped=1))
+        call.correct(kind="segment_is", segment_id=gone, speaker_id=number)
+        transcribe_anew(call, way)
+        assert [outcome for _, outcome, _ in call.outcomes] == ["void"]
+
+
+@pytest.mark.parametrize("cut", ["as it was", "long ones in halves"])
+@pytest.mark.parametrize("way", [UPDATED, REMOVED, "under new ids"])
+def test_a_split_stays_with_its_lines_whatever_ids_a_new_transcription_gives_them(way: str, cut: str):
+    mixed = [("A" if who == "C" else who, start_s, end_s) for who, start_s, end_s in SPOKEN]
+    plans = plan_jobs(ALL[0], closing=True, idle_s=0.0, rules=AssemblyRules())
+    with open_conversation(tuple(line(n, n) for n in range(LINES))) as call:
+        call.hear(ALL[0], tuple(diarize(ALL[0], plan, mixed) for plan in plans))
+        call.correct(kind="other_voice", segment_ids=ids_of("C"))
+        assert call.outcomes[0][1] != "void"
+        first = 0 if way == "under new ids" else 1
+        new = recut([(SPOKEN[n][0], line(n, n)) for n in range(first, LINES)], cut)
+        letter = "n" if way == "under new ids" else ""
+        segments = [one.model_copy(update={"id": f"{letter}{n}"}) for n, (_, one) in enumerate(new)]
+        ids = [str(n) for n in range(LINES)]
+        if way == UPDATED:
+            kept = {one.id for one in segments}
+            call.store.upsert_segments(NAME, 2, tuple(segments), removed=[name for name in ids if name not in kept])
+        else:
+            call.store.upsert_segments(NAME, 2, (), removed=ids)
+            call.store.upsert_segments(NAME, 3, tuple(segments))
+        call.relabel()
+        assert call.outcomes[0][1] != "void"
+        whose = [(who, call.speakers[one.id]) for (who, _), one in zip(new, segments, strict=True)]
+        of = {who: {speaker for one, speaker in whose if one == who} for who in "ABC"}
+        assert [len(numbers) for numbers in of.values()] == [1, 1, 1]
+        assert len(set.union(*of.values())) == 3
+
+
+def recut(lines: list[tuple[str, TranscriptSegment]], cut: str) -> list[tuple[str, TranscriptSegment]]:
+    """Return who speaks and the line; those longer than most are cut in halves."""
+    found: list[tuple[str, TranscriptSegment]] = []
+    for who, one in lines:
+        start_s, end_s = one.start_s or 0.0, one.end_s or 0.0
+        if cut == "as it was" or end_s - start_s < LONG_S:
+            found.append((who, one))
+            continue
+        middle_s = (start_s + end_s) / 2
+        found.append((who, one.model_copy(update={"end_s": middle_s, "text": f"{one.text} a"})))
+        found.append((who, one.model_copy(update={"start_s": middle_s, "text": f"{one.text} b"})))
+    return found
 
 
 def test_what_was_said_stays_with_lines_that_a_new_transcription_only_cuts_otherwise():
