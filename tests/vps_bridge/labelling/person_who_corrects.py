@@ -22,12 +22,19 @@ class SeenLine:
     number: int | None
     person: str | None
     is_by_hand: bool
+    is_of_speech_to_text: bool = False
+    """Its number is one that speech-to-text gave, and no voice bears it out."""
 
 
 def look(found: CorrectedConversation) -> dict[str, SeenLine]:
     """Return what is seen of each line."""
+    unborne = {
+        name for name, reason in found.found.left_alone if reason.startswith("clock.") or reason == "label.stale"
+    }
     return {
-        one["id"]: SeenLine(speaker_number(one["speaker"]), one["person_id"], one["label_source"] == "manual")
+        one["id"]: SeenLine(
+            speaker_number(one["speaker"]), one["person_id"], one["label_source"] == "manual", one["id"] in unborne
+        )
         for one in found.segments
     }
 
@@ -59,9 +66,10 @@ class PersonWhoCorrects:
     def _faults(self) -> Iterator[list[Said]]:
         """Yield for each fault what may be said of it."""
         seen, truth = look(self._found), self._truth
+        heard = [line for line in self._heard if not seen[line].is_of_speech_to_text]
         voices = {voice.speaker_id for voice in self._found.found.voices.voices}
         lines_of = defaultdict[int, list[str]](list)
-        for line in self._heard:
+        for line in heard:
             if (number := seen[line].number) is not None:
                 lines_of[number].append(line)
         mostly = {
@@ -81,7 +89,7 @@ class PersonWhoCorrects:
         for numbers in numbers_of.values():
             if len(numbers) > 1:
                 yield [{"kind": "same_voice", "speaker_ids": numbers}]
-        for line in self._heard:
+        for line in heard:
             if seen[line].person not in (None, truth[line]):
                 yield [{"kind": "segment_is", "segment_id": line, "person_id": truth[line]}]
 
@@ -179,6 +187,7 @@ def _check_merge(
     said: Said, outcome: str, before: Mapping[str, SeenLine], after: Mapping[str, SeenLine], changed: set[str]
 ) -> None:
     own = [line for line in after if before[line].number in said["speaker_ids"] and not before[line].is_by_hand]
+    own = [line for line in own if not after[line].is_of_speech_to_text]
     assert outcome != "spread" or len({after[line].number for line in own}) <= 1, "voices that are one have one number"
 
 
@@ -187,6 +196,7 @@ def _check_name(
 ) -> None:
     number, person, is_so = said["speaker_id"], said["person_id"], said["kind"] == "voice_is"
     own = {line for line in after if before[line].number == number and not before[line].is_by_hand}
+    own = {line for line in own if not after[line].is_of_speech_to_text}
     if outcome == "spread":
         assert {after[line].person == person for line in own} <= {is_so}, "a name is that of all lines of the voice"
     for line in changed:

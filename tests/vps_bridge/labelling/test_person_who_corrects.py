@@ -25,6 +25,7 @@ from vps_bridge.conversations.store import StoreError
 from vps_bridge.errors import Refusal
 
 FEW, MANY = range(15), range(1_000)
+SHARE_OF_TRANSCRIPTIONS = 0.4
 FAILED_ONCE = {
     "two voices with two names became one when more was heard": (0, 119),
     "half of what a speaker says was split off, and nothing changed": (1, 32),
@@ -40,6 +41,12 @@ FAILED_ONCE = {
     "a split in an event of several did nothing": (3, 1183),
 }
 """By what was wrong: how many statements an event has (0: no mistakes are made), and the seed."""
+LOST_IN_SILENCE = {
+    "a line that nobody had placed had the name of the voice whose number speech-to-text gave it": 126,
+    "half of the lines of a split, whose ids others had": 361,
+    "a number that a line had by itself counted as the one that a person gave to the line before": 569,
+}
+"""By what was wrong: the seed."""
 LEFT = {(3, 208), (3, 831)}
 """Long contradictory histories that are not put right yet: docs/adr/0042-a-person-who-corrects.md."""
 
@@ -68,6 +75,12 @@ def test_whoever_corrects_a_new_transcription_comes_to_an_end_and_only_what_is_v
     for seed in seeds:
         if not DrawnConversation(seed).alike:
             correct_a_new_transcription(seed)
+            correct_after_mistakes_and_new_transcriptions(seed)
+
+
+@pytest.mark.parametrize("seed", LOST_IN_SILENCE.values(), ids=LOST_IN_SILENCE)
+def test_what_a_new_transcription_once_lost_in_silence_is_kept_or_told(seed: int) -> None:
+    correct_a_new_transcription(seed)
 
 
 def check(at_most: int, seed: int) -> None:
@@ -132,13 +145,35 @@ def correct_a_new_transcription(seed: int) -> None:
         assert PersonWhoCorrects(found, drawn.truth, drawn.heard(drawn.jobs[:first]), draw).correct_all()
         new = transcribe_anew(drawn.transcription, draw)
         found.transcribe_anew(new.segments)
-        unplaced = {name for name, reason in found.found.left_alone if reason.startswith("clock.")}
-        heard = [name for name in drawn.heard(drawn.jobs[:first], new) if name not in unplaced]
+        heard = placed(found, drawn.heard(drawn.jobs[:first], new))
         seen, is_told = look(found), any(outcome == "void" for _, outcome, _ in found.outcomes)
         assert is_told or all(seen[name].person in (None, f"p-{new.truth[name]}") for name in heard)
-        assert all(seen[name].person is None for name in unplaced.union(new.lines.keys() - new.truth.keys()))
+        assert all(seen[name].person is None for name in new.lines if name not in placed(found, list(new.truth)))
         assert PersonWhoCorrects(found, new.truth, heard, draw).correct_all()
         hear_the_rest(found, drawn, first, heard, draw)
+
+
+def correct_after_mistakes_and_new_transcriptions(seed: int) -> None:
+    """Mistakes, ways back, and the talk transcribed anew, in a drawn order; then all is corrected."""
+    drawn, draw = DrawnConversation(seed), random.Random(seed + 13)
+    first = draw.randint(1, len(drawn.jobs))
+    with open_conversation(drawn.segments) as found:
+        found.hear(drawn.chunks, drawn.jobs[:first])
+        now, writes = drawn.transcription, list[int]()
+        for _ in range(draw.randint(2, 6)):
+            if draw.random() < SHARE_OF_TRANSCRIPTIONS:
+                now = transcribe_anew(now, draw)
+                found.transcribe_anew(now.segments)
+            writes += make_a_mistake(found, drawn, placed(found, drawn.heard(drawn.jobs[:first], now)), writes, draw, 1)
+        heard = placed(found, drawn.heard(drawn.jobs[:first], now))
+        assert PersonWhoCorrects(found, now.truth, heard, draw).correct_all()
+        hear_the_rest(found, drawn, first, heard, draw)
+
+
+def placed(found: CorrectedConversation, heard: list[str]) -> list[str]:
+    """Return the lines whose labels say something of voices."""
+    seen = look(found)
+    return [name for name in heard if not seen[name].is_of_speech_to_text]
 
 
 def make_a_mistake(
