@@ -20,6 +20,11 @@ Labels = Mapping[str, list[str]]
 """Segment ids by the person who said them."""
 
 
+ELSEWHERE = ""
+NEAR_S = 60.0
+"""Conversations that OMI merges or splits lie in each other's time, to about this."""
+
+
 @dataclass(frozen=True)
 class OmiConversationRecord:
     """A conversation of OMI's, in Unix time. `posts`: how often it was reported; `waits`: for its audio still."""
@@ -36,13 +41,22 @@ class OmiConversationRecord:
 class ToldSegment(NamedTuple):
     """Whom OMI was told for a segment: a person of ours, and who that is in OMI; None for nobody.
 
-    `ours` is None too where the person has another name by now. `tried`: whom else OMI may have got from us, where no
-    answer came.
+    `ours` is None too where the person has another name by now, and `ELSEWHERE` where only a conversation that OMI
+    merged or split into this one told it. `tried`: whom else OMI may have got from us, where no answer came.
     """
 
     ours: str | None = None
     theirs: str | None = None
     tried: tuple[str | None, ...] = ()
+
+    @property
+    def is_somebody(self) -> bool:
+        """Whether OMI was told that somebody speaks, or may have been, for this conversation."""
+        return (self.theirs, self.tried) != (None, ()) and (self.ours != ELSEWHERE or bool(self.tried))
+
+    def may_be(self, theirs: str | None) -> bool:
+        """Whether OMI may have this person of its own from us."""
+        return theirs is not None and theirs in (self.theirs, *self.tried)
 
 
 @dataclass(frozen=True)
@@ -105,10 +119,15 @@ class OmiBook:
             row = connection.execute(query).first()
             return None if row is None else OmiConversationRecord(*row)
 
-    def put(self, record: OmiConversationRecord, labels: Labels) -> None:
-        """Note what was reported, and the labels that OMI has; those that it had before stay known."""
+    def put(self, record: OmiConversationRecord, labels: Labels, told: Mapping[str, ToldSegment] | None = None) -> None:
+        """Note what was reported, and the labels that OMI has by itself; those that it had before stay known.
+
+        `told`: those that it has from us; what it was told for this very conversation stays as it is.
+        """
         with self._database.writing(record.conversation_id) as connection:
             values = {**vars(record), "sent_labels": _join_labels(connection, record.conversation_id, labels)}
+            if told:
+                values["assigned"] = {**told, **_read_assigned(connection, record.conversation_id)}
             changed = {name: value for name, value in values.items() if name != "conversation_id"}
             connection.execute(
                 insert(OmiConversationRow)
@@ -116,6 +135,21 @@ class OmiBook:
                 .on_conflict_do_update(index_elements=["conversation_id"], set_=changed)
             )
             look_again(connection, record.conversation_id)
+
+    def told_near(self, conversation_id: str, uid: str, span: tuple[float, float]) -> dict[str, ToldSegment]:
+        """Return what OMI was told of a conversation's segments, also as segments of others of the user at its time."""
+        row = OmiConversationRow
+        query = select(row.conversation_id, row.assigned).where(
+            row.uid == uid, row.started_at <= span[1] + NEAR_S, row.ended_at >= span[0] - NEAR_S
+        )
+        told: dict[str, ToldSegment] = {}
+        with self._database.reading() as connection:
+            for name, assigned in connection.execute(query):
+                if name != conversation_id:
+                    found = {one: _read_told(said) for one, said in (assigned or {}).items()}
+                    told |= {one: said._replace(ours=ELSEWHERE) for one, said in found.items()}
+            own = _read_assigned(connection, conversation_id)
+        return told | {one: _read_told(said) for one, said in own.items()}
 
     def waiting(self) -> list[OmiConversationRecord]:
         """Return those that wait for audio."""
@@ -185,9 +219,7 @@ class OmiBook:
     def note_assigned(self, conversation_id: str, told: Mapping[str, ToldSegment]) -> None:
         """Note what OMI was told of these segments, or is about to be."""
         with self._database.writing(conversation_id) as connection:
-            query = select(OmiConversationRow.assigned).where(OmiConversationRow.conversation_id == conversation_id)
-            known = connection.scalar(query) or {}
-            assigned = {**known, **told}
+            assigned = {**_read_assigned(connection, conversation_id), **told}
             connection.execute(update(OmiConversationRow).where(_IT).values(assigned=assigned), {_OF: conversation_id})
 
     def note_told(self, conversation_id: str, version: int) -> None:
@@ -235,6 +267,11 @@ def note_renamed(connection: Connection, uid: str, person_id: str) -> None:
     for name, assigned in connection.execute(query).all():
         changed = {one: [None if said[0] == person_id else said[0], *said[1:]] for one, said in assigned.items()}
         connection.execute(update(row).where(_IT).values(assigned=changed), {_OF: name})
+
+
+def _read_assigned(connection: Connection, conversation_id: str) -> dict[str, Any]:
+    query = select(OmiConversationRow.assigned).where(OmiConversationRow.conversation_id == conversation_id)
+    return connection.scalar(query) or {}
 
 
 def _read_told(said: list[Any]) -> ToldSegment:
