@@ -112,8 +112,6 @@ def test_what_omi_was_told_comes_back_as_no_persons_word(
         report("joined", 301)
         joined = own_backend.wait_updated("joined")
         number_there = next(label.speaker_id for label in joined.segments if label.id in hers)
-        assert number_there is not None
-        assert {api.labels["joined", one] for one in hers} == {"anna"}
         correct(own_backend, "joined", "voice_is", number_there, "bert")
         wait_until(lambda: {api.labels["joined", one] for one in hers} == {"bert"}, "the joined one to be mended")
 

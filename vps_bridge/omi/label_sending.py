@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 
 import structlog
 
+from schemas.text import compose_name
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.omi_conversations import ToldSegment, UntoldUpdate
 from vps_bridge.omi.api import ApiFailed, ApiRefused, OmiApi
@@ -118,7 +119,8 @@ class Sending:
             return person
         if not name:
             return None
-        known = [one for one, called in self._people.items() if called.casefold() == name.casefold()]
+        wanted = compose_name(name).casefold()
+        known = [one for one, called in self._people.items() if compose_name(called).casefold() == wanted]
         if len(known) > 1:
             raise ApiFailed("OMI has several people of one name: which one is meant cannot be told")
         if known:
