@@ -106,6 +106,17 @@ def test_what_was_told_for_a_conversation_before_its_merge_can_be_mended_and_sta
     assert "other" in [body["value"] for _, body in api.assigned]
 
 
+def test_whom_omi_was_told_before_is_an_echo_for_minutes(api: FakeApi, ledger: Ledger, sender: LabelSender) -> None:
+    del sender
+    api.people = {"known": "Anna", "other": "Bert"}
+    for version, who in ((1, "known"), (2, "other"), (3, "other")):
+        update(ledger, version, matched("s1", who))
+        all_told(ledger)
+    told, now = ledger.omi.told_near(NAME, UID, (0.0, 10.0))["s1"], time.time()
+    found = [told.may_be(who, now + later_s) for who in ("other", "known", None) for later_s in (0.0, 301.0)]
+    assert found == [True, True, True, False, False, False]
+
+
 def test_a_person_is_found_in_omi_however_the_name_was_typed(api: FakeApi, ledger: Ledger, sender: LabelSender) -> None:
     del sender
     api.people = {"z": "Zoe\u0301  Smith "}

@@ -21,6 +21,8 @@ Labels = Mapping[str, list[str]]
 
 
 ELSEWHERE = ""
+OLD_REPORT_S = 300.0
+"""OMI makes a report of what it read up to so long ago: a summary is written in between, and it tries for 36 s."""
 NEAR_S = 60.0
 """Conversations that OMI merges or splits lie in each other's time, to about this."""
 
@@ -42,21 +44,31 @@ class ToldSegment(NamedTuple):
     """Whom OMI was told for a segment: a person of ours, and who that is in OMI; None for nobody.
 
     `ours` is None too where the person has another name by now, and `ELSEWHERE` where only a conversation that OMI
-    merged or split into this one told it. `tried`: whom else OMI may have got from us, where no answer came.
+    merged or split into this one told it. `tried`: whom else OMI may have got from us, where no answer came, or may
+    have again. `before`: whom it was told before, up to `changed_at` (Unix time).
     """
 
     ours: str | None = None
     theirs: str | None = None
     tried: tuple[str | None, ...] = ()
+    before: str | None = None
+    changed_at: float = 0.0
 
     @property
     def is_somebody(self) -> bool:
         """Whether OMI was told that somebody speaks, or may have been, for this conversation."""
         return (self.theirs, self.tried) != (None, ()) and (self.ours != ELSEWHERE or bool(self.tried))
 
-    def may_be(self, theirs: str | None) -> bool:
-        """Whether OMI may have this person of its own from us."""
-        return theirs is not None and theirs in (self.theirs, *self.tried)
+    def may_be(self, theirs: str | None, now: float) -> bool:
+        """Whether OMI may have a person that it reports from us, and have made the report before we told it another."""
+        said = (self.theirs, *self.tried, self.before if now - self.changed_at < OLD_REPORT_S else None)
+        return theirs is not None and theirs in said
+
+    def then(self, ours: str | None, theirs: str | None, now: float) -> ToldSegment:
+        """Return what OMI was told once it is told this."""
+        if theirs == self.theirs:
+            return ToldSegment(ours, theirs, (), self.before, self.changed_at)
+        return ToldSegment(ours, theirs, (), self.theirs, now)
 
 
 @dataclass(frozen=True)
@@ -122,12 +134,16 @@ class OmiBook:
     def put(self, record: OmiConversationRecord, labels: Labels, told: Mapping[str, ToldSegment] | None = None) -> None:
         """Note what was reported, and the labels that OMI has by itself; those that it had before stay known.
 
-        `told`: those that it has from us; what it was told for this very conversation stays as it is.
+        `told`: those that it has from us; what it was told for this very conversation stays as it is, and is told
+        again where OMI may have whom it was told before once more.
         """
         with self._database.writing(record.conversation_id) as connection:
             values = {**vars(record), "sent_labels": _join_labels(connection, record.conversation_id, labels)}
             if told:
-                values["assigned"] = {**told, **_read_assigned(connection, record.conversation_id)}
+                known = _read_assigned(connection, record.conversation_id)
+                old = {one: said for one, said in told.items() if one in known and said.tried}
+                values["assigned"] = {**told, **known, **old}
+                values |= {"sent_version": 0} if old else {}
             changed = {name: value for name, value in values.items() if name != "conversation_id"}
             connection.execute(
                 insert(OmiConversationRow)
@@ -276,7 +292,7 @@ def _read_assigned(connection: Connection, conversation_id: str) -> dict[str, An
 
 def _read_told(said: list[Any]) -> ToldSegment:
     """Return what was told, as the ledger keeps it; it was without `tried` until 2026-11-30."""
-    return ToldSegment(said[0], said[1], tuple(said[2]) if said[2:] else ())
+    return ToldSegment(said[0], said[1], tuple(said[2]) if said[2:] else (), *said[3:])
 
 
 def _join_labels(connection: Connection, conversation_id: str, labels: Labels) -> dict[str, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping
 
 import structlog
@@ -111,7 +112,9 @@ class Sending:
 
     def _note(self, segment_ids: Collection[str], told: ToldSegment) -> None:
         if segment_ids:
-            self._ledger.omi.note_assigned(self._update.conversation_id, dict.fromkeys(segment_ids, told))
+            now = time.time()
+            said = {one: self._before(one).then(told.ours, told.theirs, now) for one in segment_ids}
+            self._ledger.omi.note_assigned(self._update.conversation_id, said)
 
     def _find_person(self, person: str, name: str | None) -> str | None:
         """Return whom OMI knows under this id, or this name; a name that it does not know is added, if it may be."""

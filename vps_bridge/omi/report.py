@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from vps_bridge.conversations.store import ConversationStore
 from vps_bridge.errors import Refusal
 from vps_bridge.intake.intake import Intake
 from vps_bridge.ledger import Ledger
-from vps_bridge.ledger.omi_conversations import OmiConversationRecord, ToldSegment
+from vps_bridge.ledger.omi_conversations import ELSEWHERE, OmiConversationRecord, ToldSegment
 from vps_bridge.moments import to_moment
 from vps_bridge.omi.documents import OmiConversation
 from vps_bridge.omi.live import LiveConversations
@@ -90,10 +91,11 @@ class Reporter:
         if all(segment.person_id is None for segment in conversation.segments):
             return report, {}
         known = self._ledger.omi.told_near(conversation.conversation_id, report.uid, report.span)
+        now = time.time()
         ours = {
-            segment.id: known[segment.id]._replace(theirs=segment.person_id, tried=())
+            segment.id: _again(known[segment.id], segment.person_id)
             for segment in conversation.segments
-            if segment.id in known and not segment.is_user and known[segment.id].may_be(segment.person_id)
+            if segment.id in known and not segment.is_user and known[segment.id].may_be(segment.person_id, now)
         }
         blank = {"person_id": None, "label_source": None}
         segments = tuple(
@@ -132,3 +134,10 @@ class Reporter:
             make(EventType.SEGMENTS, segments=conversation.segments, removed=gone),
             make(EventType.COMPLETED),
         ]
+
+
+def _again(told: ToldSegment, reported: str | None) -> ToldSegment:
+    """Return what OMI was told, where it reports a person that it has from us, or has had."""
+    if told.ours == ELSEWHERE:
+        return told._replace(theirs=reported, tried=())
+    return told if reported == told.theirs else told._replace(tried=tuple({*told.tried, reported}))
