@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,3 +72,50 @@ def test_labels_that_omi_does_not_take_are_told_of_and_sent_once_it_does(
     taken_back = Correction.model_validate({"kind": "voice_is_not", "speaker_id": number, "person_id": "anna"})
     own_backend.event(NAME, EventType.CORRECTED, corrections=(taken_back,))
     wait_until(lambda: "anna" not in api.labels.values(), "her lines to be nobody's in OMI")
+
+
+def correct(backend: Backend, name: str, kind: str, number: int | None, person: str) -> None:
+    said = Correction.model_validate({"kind": kind, "speaker_id": number, "person_id": person})
+    backend.event(name, EventType.CORRECTED, corrections=(said,))
+
+
+def test_what_omi_was_told_comes_back_as_no_persons_word(
+    own_broker: RunningBroker, own_backend: Backend, omi: ClockedBridge, api: FakeApi
+) -> None:
+    turns = draw_turns(1, 30.0, "ab")
+    rows = rows_of(turns, NAME)
+    api.segments, api.people = [row["id"] for row in rows], {"anna": "Anna", "bert": "Bert"}
+    sender = OmiSender(omi.add_user("u1"), "A", is_signed=False, buffer_s=5.0)
+    at = BEGAN_AT + 100
+
+    def report(name: str, after_s: float, **more: Any) -> None:
+        labels = [{**row, "person_id": api.labels.get((name, row["id"])), **more} for row in rows]
+        document = make_document(name, at, labels, generation="A")
+        assert omi.post(sender.send_conversation(document, at + after_s)).status_code == 200
+
+    with CodedAgent(own_broker, "first") as working, working.at_work():
+        for post in sender.send_audio(coded_talk(turns, at)):
+            assert omi.post(post).status_code == 200
+        report(NAME, 200)
+        labelled = own_backend.wait_updated(NAME)
+        number = next(label.speaker_id for label in labelled.segments if label.speaker_id is not None)
+        hers = {label.id for label in labelled.segments if label.speaker_id == number}
+        correct(own_backend, NAME, "voice_is", number, "anna")
+        wait_until(lambda: {one for _, one in api.labels} == hers, "her lines to be Anna's in OMI")
+
+        # OMI reports it again, as of now and with what it has from us, and joins it with another as a new one.
+        report(NAME, 300, label_source="manual")
+        api.labels |= {("joined", one): "anna" for one in hers}
+        report("joined", 301)
+        joined = own_backend.wait_updated("joined")
+        number_there = next(label.speaker_id for label in joined.segments if label.id in hers)
+        correct(own_backend, "joined", "voice_is", number_there, "bert")
+        wait_until(lambda: {api.labels["joined", one] for one in hers} == {"bert"}, "the joined one to be mended")
+        api.labels |= {("joined", one): "anna" for one in hers}
+        report("joined", 302, label_source="manual")  # of what OMI had read before
+        wait_until(lambda: {api.labels["joined", one] for one in hers} == {"bert"}, "it to be mended again")
+
+        correct(own_backend, NAME, "voice_is_not", number, "anna")
+        wait_until(lambda: {api.labels[NAME, one] for one in hers} == {None}, "her lines to be nobody's in OMI")
+    people = [{label.person_id for label in own_backend.wait_updated(name).segments} for name in (NAME, "joined")]
+    assert people == [{None}, {"bert", None}]

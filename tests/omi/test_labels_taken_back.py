@@ -14,6 +14,7 @@ from tests.omi.omi_api import FakeApi
 from tests.vps_bridge.live_bridge import wait_until
 from vps_bridge.intake.capture_counts import CaptureCounts
 from vps_bridge.ledger import Ledger
+from vps_bridge.ledger.omi_conversations import ELSEWHERE, OmiConversationRecord, ToldSegment
 from vps_bridge.ledger.packing import Brief
 from vps_bridge.ledger.tables import ConversationRow
 from vps_bridge.omi.labels_back import LabelSender
@@ -65,20 +66,64 @@ def test_a_person_who_is_renamed_here_is_somebody_else_in_omi(
     assert api.labels[NAME, "s2"] is None
 
 
-@pytest.mark.parametrize("trouble", ["locked", "old", "two of one name"])
+@pytest.mark.parametrize("trouble", ["locked", "old", "two of one name", "other segments"])
 def test_labels_that_omi_does_not_take_yet_are_told_of_and_sent_later(
     api: FakeApi, ledger: Ledger, sender: LabelSender, counts: CaptureCounts, trouble: str
 ) -> None:
     del sender
     api.people = {"one": "Anna", "two": "anna"} if trouble == "two of one name" else {"one": "Anna"}
     api.locked, api.is_old = {NAME} if trouble == "locked" else set(), trouble == "old"
+    segments, api.segments = api.segments, [] if trouble == "other segments" else api.segments
     know(ledger, "p", "Anna")
     update(ledger, 1, matched("s1", "p"))
     wait_until(lambda: counts.labels_waiting == 1, "it to be told of")
-    api.locked, api.is_old = set(), False
+    api.locked, api.is_old, api.segments = set(), False, segments
     api.people = {"one": "Anna"}
     all_told(ledger)
     assert api.labels == {(NAME, "s1"): "one"}
+
+
+def test_what_was_told_for_a_conversation_before_its_merge_can_be_mended_and_stays_where_nobody_is_named(
+    api: FakeApi, ledger: Ledger, sender: LabelSender
+) -> None:
+    del sender
+    api.people, api.labels = {"known": "Anna", "other": "Bert"}, {(NAME, "s1"): "known", (NAME, "s2"): "known"}
+    first = OmiConversationRecord("first", UID, -3_000.0, -50.0, 1, "", waits=False)
+    ledger.omi.put(first, {}, {"s1": ToldSegment("a", "known"), "s2": ToldSegment("a", "known")})
+    told = ledger.omi.told_near(NAME, UID, (0.0, 10.0))
+    assert told == dict.fromkeys(("s1", "s2"), ToldSegment(ELSEWHERE, "known"))
+    assert ledger.omi.told_near(NAME, "somebody else", (0.0, 10.0)) == {}
+    assert ledger.omi.told_near(NAME, UID, (500.0, 510.0)) == {}
+    ledger.omi.put(OmiConversationRecord(NAME, UID, 0.0, 10.0, 2, "", waits=False), {}, told)
+    update(ledger, 1, SegmentLabel(id="s1"), SegmentLabel(id="s2"), matched("s3", "known"))
+    all_told(ledger)
+    assert set(api.labels.values()) == {"known"}
+    update(ledger, 2, matched("s1", "other"), SegmentLabel(id="s2"), matched("s3", "known"))
+    all_told(ledger)
+    update(ledger, 3, SegmentLabel(id="s1"), SegmentLabel(id="s2"), matched("s3", "known"))
+    all_told(ledger)
+    assert api.labels == {(NAME, "s1"): None, (NAME, "s2"): "known", (NAME, "s3"): "known"}
+    assert "other" in [body["value"] for _, body in api.assigned]
+
+
+def test_whom_omi_was_told_before_is_an_echo_for_minutes(api: FakeApi, ledger: Ledger, sender: LabelSender) -> None:
+    del sender
+    api.people = {"known": "Anna", "other": "Bert"}
+    for version, who in ((1, "known"), (2, "other"), (3, "other")):
+        update(ledger, version, matched("s1", who))
+        all_told(ledger)
+    told, now = ledger.omi.told_near(NAME, UID, (0.0, 10.0))["s1"], time.time()
+    found = [told.may_be(who, now + later_s) for who in ("other", "known", None) for later_s in (0.0, 301.0)]
+    assert found == [True, True, True, False, False, False]
+
+
+def test_a_person_is_found_in_omi_however_the_name_was_typed(api: FakeApi, ledger: Ledger, sender: LabelSender) -> None:
+    del sender
+    api.people = {"z": "Zoe\u0301  Smith "}
+    know(ledger, "p", "zo\u00e9 Smith")
+    update(ledger, 1, matched("s1", "p"))
+    all_told(ledger)
+    assert api.labels == {(NAME, "s1"): "z"}
 
 
 @pytest.mark.parametrize(("most", "refused"), [(5, 0), (300, 40)])

@@ -22,9 +22,10 @@ def check_omi(settings: BridgeSettings, now: float) -> list[Check]:
         users = UserFile(settings.root).all()
     except UsersFileBroken as error:
         return [failed(NAME, "nobody is let in", str(error))]
-    if not users:
-        return [failed(NAME, "on, and nobody may send", "Add a user: omi-bridge omi add UID")]
     counts = read_counts(settings.root)
+    if not users:
+        found = failed(NAME, "on, and nobody may send", "Add a user: omi-bridge omi add UID")
+        return [found] if counts is None else [found, *_check_labels(settings, counts)]
     if counts is None:
         return [failed(NAME, "on in these settings, off in the running bridge", "Restart the bridge.")]
     return [_check_posts(counts, len(users), now), *_check_labels(settings, counts)]

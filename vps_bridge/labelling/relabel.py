@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
+from itertools import repeat
 
 from schemas.conversation import ConversationTurn, SegmentLabel, SegmentPiece, VoiceChange
 from schemas.corrections import CorrectionOutcome
@@ -157,12 +158,7 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
     changed = _list_changes(segments, speakers, pieces, people_of)
     left_alone = _list_left_alone(votes, changed, find_stale(speakers, votes, naming, written))
     return Relabelling(
-        segments=tuple(
-            describe_label(segment, vote, speaker, naming.numbers, pieces_of, known)
-            for segment, vote, speaker, pieces_of, known in zip(
-                segments, votes, speakers, pieces, people_of, strict=True
-            )
-        ),
+        segments=tuple(map(describe_label, segments, votes, speakers, repeat(naming.numbers), pieces, people_of)),
         changed=changed,
         left_alone=left_alone,
         voices=note_persons(note_segments(naming, segments, votes, speakers, written), people).with_lines(segments),

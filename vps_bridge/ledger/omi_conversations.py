@@ -20,6 +20,13 @@ Labels = Mapping[str, list[str]]
 """Segment ids by the person who said them."""
 
 
+ELSEWHERE = ""
+OLD_REPORT_S = 300.0
+"""OMI makes a report of what it read up to so long ago: a summary is written in between, and it tries for 36 s."""
+NEAR_S = 60.0
+"""Conversations that OMI merges or splits lie in each other's time, to about this."""
+
+
 @dataclass(frozen=True)
 class OmiConversationRecord:
     """A conversation of OMI's, in Unix time. `posts`: how often it was reported; `waits`: for its audio still."""
@@ -36,13 +43,32 @@ class OmiConversationRecord:
 class ToldSegment(NamedTuple):
     """Whom OMI was told for a segment: a person of ours, and who that is in OMI; None for nobody.
 
-    `ours` is None too where the person has another name by now. `tried`: whom else OMI may have got from us, where no
-    answer came.
+    `ours` is None too where the person has another name by now, and `ELSEWHERE` where only a conversation that OMI
+    merged or split into this one told it. `tried`: whom else OMI may have got from us, where no answer came, or may
+    have again. `before`: whom it was told before, up to `changed_at` (Unix time).
     """
 
     ours: str | None = None
     theirs: str | None = None
     tried: tuple[str | None, ...] = ()
+    before: str | None = None
+    changed_at: float = 0.0
+
+    @property
+    def is_somebody(self) -> bool:
+        """Whether OMI was told that somebody speaks, or may have been, for this conversation."""
+        return (self.theirs, self.tried) != (None, ()) and (self.ours != ELSEWHERE or bool(self.tried))
+
+    def may_be(self, theirs: str | None, now: float) -> bool:
+        """Whether OMI may have a person that it reports from us, and have made the report before we told it another."""
+        said = (self.theirs, *self.tried, self.before if now - self.changed_at < OLD_REPORT_S else None)
+        return theirs is not None and theirs in said
+
+    def then(self, ours: str | None, theirs: str | None, now: float) -> ToldSegment:
+        """Return what OMI was told once it is told this."""
+        if theirs == self.theirs:
+            return ToldSegment(ours, theirs, (), self.before, self.changed_at)
+        return ToldSegment(ours, theirs, (), self.theirs, now)
 
 
 @dataclass(frozen=True)
@@ -105,10 +131,19 @@ class OmiBook:
             row = connection.execute(query).first()
             return None if row is None else OmiConversationRecord(*row)
 
-    def put(self, record: OmiConversationRecord, labels: Labels) -> None:
-        """Note what was reported, and the labels that OMI has; those that it had before stay known."""
+    def put(self, record: OmiConversationRecord, labels: Labels, told: Mapping[str, ToldSegment] | None = None) -> None:
+        """Note what was reported, and the labels that OMI has by itself; those that it had before stay known.
+
+        `told`: those that it has from us; what it was told for this very conversation stays as it is, and is told
+        again where OMI may have whom it was told before once more.
+        """
         with self._database.writing(record.conversation_id) as connection:
             values = {**vars(record), "sent_labels": _join_labels(connection, record.conversation_id, labels)}
+            if told:
+                known = _read_assigned(connection, record.conversation_id)
+                old = {one: said for one, said in told.items() if one in known and said.tried}
+                values["assigned"] = {**told, **known, **old}
+                values |= {"sent_version": 0} if old else {}
             changed = {name: value for name, value in values.items() if name != "conversation_id"}
             connection.execute(
                 insert(OmiConversationRow)
@@ -116,6 +151,21 @@ class OmiBook:
                 .on_conflict_do_update(index_elements=["conversation_id"], set_=changed)
             )
             look_again(connection, record.conversation_id)
+
+    def told_near(self, conversation_id: str, uid: str, span: tuple[float, float]) -> dict[str, ToldSegment]:
+        """Return what OMI was told of a conversation's segments, also as segments of others of the user at its time."""
+        row = OmiConversationRow
+        query = select(row.conversation_id, row.assigned).where(
+            row.uid == uid, row.started_at <= span[1] + NEAR_S, row.ended_at >= span[0] - NEAR_S
+        )
+        told: dict[str, ToldSegment] = {}
+        with self._database.reading() as connection:
+            for name, assigned in connection.execute(query):
+                if name != conversation_id:
+                    found = {one: _read_told(said) for one, said in (assigned or {}).items()}
+                    told |= {one: said._replace(ours=ELSEWHERE) for one, said in found.items()}
+            own = _read_assigned(connection, conversation_id)
+        return told | {one: _read_told(said) for one, said in own.items()}
 
     def waiting(self) -> list[OmiConversationRecord]:
         """Return those that wait for audio."""
@@ -185,9 +235,7 @@ class OmiBook:
     def note_assigned(self, conversation_id: str, told: Mapping[str, ToldSegment]) -> None:
         """Note what OMI was told of these segments, or is about to be."""
         with self._database.writing(conversation_id) as connection:
-            query = select(OmiConversationRow.assigned).where(OmiConversationRow.conversation_id == conversation_id)
-            known = connection.scalar(query) or {}
-            assigned = {**known, **told}
+            assigned = {**_read_assigned(connection, conversation_id), **told}
             connection.execute(update(OmiConversationRow).where(_IT).values(assigned=assigned), {_OF: conversation_id})
 
     def note_told(self, conversation_id: str, version: int) -> None:
@@ -237,9 +285,14 @@ def note_renamed(connection: Connection, uid: str, person_id: str) -> None:
         connection.execute(update(row).where(_IT).values(assigned=changed), {_OF: name})
 
 
+def _read_assigned(connection: Connection, conversation_id: str) -> dict[str, Any]:
+    query = select(OmiConversationRow.assigned).where(OmiConversationRow.conversation_id == conversation_id)
+    return connection.scalar(query) or {}
+
+
 def _read_told(said: list[Any]) -> ToldSegment:
     """Return what was told, as the ledger keeps it; it was without `tried` until 2026-11-30."""
-    return ToldSegment(said[0], said[1], tuple(said[2]) if said[2:] else ())
+    return ToldSegment(said[0], said[1], tuple(said[2]) if said[2:] else (), *said[3:])
 
 
 def _join_labels(connection: Connection, conversation_id: str, labels: Labels) -> dict[str, list[str]]:

@@ -29,8 +29,8 @@ def taken_back(update: ConversationUpdated, told: ToldLabels) -> list[str]:
 
 
 def were_somebodys(segment_ids: Collection[str], told: ToldLabels) -> list[str]:
-    """Return those that OMI was told are somebody's, or may have been."""
-    return [one for one in segment_ids if told.assigned.get(one, _NOTHING)[1:] != _NOTHING[1:]]
+    """Return those that OMI was told are somebody's, or may have been; what another conversation told it stays."""
+    return [one for one in segment_ids if told.assigned.get(one, _NOTHING).is_somebody]
 
 
 def new_labels(labels: Labels, told: ToldLabels) -> dict[str, list[str]]:

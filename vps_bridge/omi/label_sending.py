@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping
 
 import structlog
 
+from schemas.text import compose_name
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.omi_conversations import ToldSegment, UntoldUpdate
 from vps_bridge.omi.api import ApiFailed, ApiRefused, OmiApi
@@ -110,7 +112,9 @@ class Sending:
 
     def _note(self, segment_ids: Collection[str], told: ToldSegment) -> None:
         if segment_ids:
-            self._ledger.omi.note_assigned(self._update.conversation_id, dict.fromkeys(segment_ids, told))
+            now = time.time()
+            said = {one: self._before(one).then(told.ours, told.theirs, now) for one in segment_ids}
+            self._ledger.omi.note_assigned(self._update.conversation_id, said)
 
     def _find_person(self, person: str, name: str | None) -> str | None:
         """Return whom OMI knows under this id, or this name; a name that it does not know is added, if it may be."""
@@ -118,7 +122,8 @@ class Sending:
             return person
         if not name:
             return None
-        known = [one for one, called in self._people.items() if called.casefold() == name.casefold()]
+        wanted = compose_name(name).casefold()
+        known = [one for one, called in self._people.items() if compose_name(called).casefold() == wanted]
         if len(known) > 1:
             raise ApiFailed("OMI has several people of one name: which one is meant cannot be told")
         if known:

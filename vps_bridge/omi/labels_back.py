@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 
 import structlog
 
@@ -96,11 +97,7 @@ class LabelSender:
         labels, back = new_labels(labels_of(update), found.told), taken_back(update, found.told)
         if labels or back:
             people = self._api.list_people(found.uid)
-            try:
-                now = self._api.read_labels(found.uid, found.conversation_id)
-            except ApiRefused as error:  # deleted there: the next update asks again
-                _LOG.warning("omi_labels_refused", conversation=found.conversation_id, error=str(error))
-                now = {}
+            now = self._read_labels(found, [label.id for label in update.segments])
             sending = Sending(self._api, ledger, found, people, now, self._refused)
             try:
                 sending.send(labels, back)
@@ -110,3 +107,15 @@ class LabelSender:
                 raise
             self._rests.note_delivered(found.conversation_id)
         ledger.omi.note_told(found.conversation_id, found.version)
+
+    def _read_labels(self, found: UntoldUpdate, segment_ids: Sequence[str]) -> dict[str, str | None]:
+        """Return whom OMI has for each segment now. Raises `ApiFailed`, also where it has none of these segments."""
+        try:
+            now = self._api.read_labels(found.uid, found.conversation_id)
+        except ApiRefused as error:  # deleted there: the next update asks again
+            _LOG.warning("omi_labels_refused", conversation=found.conversation_id, error=str(error))
+            return {}
+        if now.keys().isdisjoint(segment_ids):
+            self._rests.note_delivered(found.conversation_id)  # it is no trouble of all
+            raise ApiFailed("OMI shows none of the conversation's segments under the ids that it reported")
+        return now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from vps_bridge.conversations.store import ConversationStore
 from vps_bridge.errors import Refusal
 from vps_bridge.intake.intake import Intake
 from vps_bridge.ledger import Ledger
-from vps_bridge.ledger.omi_conversations import OmiConversationRecord
+from vps_bridge.ledger.omi_conversations import ELSEWHERE, OmiConversationRecord, ToldSegment
 from vps_bridge.moments import to_moment
 from vps_bridge.omi.documents import OmiConversation
 from vps_bridge.omi.live import LiveConversations
@@ -69,6 +70,7 @@ class Reporter:
             self._ledger.omi.put(replace(known, waits=True), {})  # its audio may have come meanwhile
             return
         posts = 1 if known is None else known.posts + 1
+        report, told = self._without_ours(report)
         for event in self._make_events(report, posts):
             receipt = self._intake.take_event(name, encode(event))
             if receipt is not None and receipt.verdict is Verdict.REFUSED:
@@ -79,9 +81,27 @@ class Reporter:
             if segment.person_id is not None:
                 labels.setdefault(segment.person_id, []).append(segment.id)
         record = OmiConversationRecord(name, report.uid, started_at, ended_at, posts, report.body_sha256, waits=True)
-        self._ledger.omi.put(record, labels)
+        self._ledger.omi.put(record, labels, told)
         self.end_live(report)
         _LOG.info("omi_conversation", conversation=name, posts=posts, segments=len(report.conversation.segments))
+
+    def _without_ours(self, report: Report) -> tuple[Report, dict[str, ToldSegment]]:
+        """Return a report without the labels that OMI has from us, and these: they come back as no person's word."""
+        conversation = report.conversation
+        if all(segment.person_id is None for segment in conversation.segments):
+            return report, {}
+        known = self._ledger.omi.told_near(conversation.conversation_id, report.uid, report.span)
+        now = time.time()
+        ours = {
+            segment.id: _again(known[segment.id], segment.person_id)
+            for segment in conversation.segments
+            if segment.id in known and not segment.is_user and known[segment.id].may_be(segment.person_id, now)
+        }
+        blank = {"person_id": None, "label_source": None}
+        segments = tuple(
+            segment.model_copy(update=blank) if segment.id in ours else segment for segment in conversation.segments
+        )
+        return replace(report, conversation=replace(conversation, segments=segments)), ours
 
     def end_live(self, report: Report) -> None:
         """Show no more what came live of a conversation: it was reported, or thrown away."""
@@ -98,9 +118,11 @@ class Reporter:
 
     def _make_events(self, report: Report, posts: int) -> list[ConversationEvent]:
         conversation = report.conversation
+        theirs = {segment.id: segment.person_id for segment in conversation.segments if segment.person_id is not None}
+        content = hash_body(f"{report.body_sha256} {theirs}".encode())  # what is ours of it may be another day
 
         def make(kind: EventType, **fields: Any) -> ConversationEvent:  # noqa: ANN401 - the event's fields
-            event_id = f"omi-{posts}-{kind.value}-{report.body_sha256[:16]}"
+            event_id = f"omi-{posts}-{kind.value}-{content[:16]}"
             return ConversationEvent(event_id=event_id, type=kind, revision=posts, **fields)
 
         started = to_moment(report.span[0])
@@ -112,3 +134,10 @@ class Reporter:
             make(EventType.SEGMENTS, segments=conversation.segments, removed=gone),
             make(EventType.COMPLETED),
         ]
+
+
+def _again(told: ToldSegment, reported: str | None) -> ToldSegment:
+    """Return what OMI was told, where it reports a person that it has from us, or has had."""
+    if told.ours == ELSEWHERE:
+        return told._replace(theirs=reported, tried=())
+    return told if reported == told.theirs else told._replace(tried=tuple({*told.tried, reported}))
