@@ -51,6 +51,13 @@ class HeardRecording:
             best = max(best, sum(words.get((number, who), 0) for number, who in pairs if who is not None))
         return best / sum(words.values())
 
+    def words_unlabelled(self, update: ConversationUpdated, conversation_id: str) -> float:
+        """The share of words in lines that have no label."""
+        labels = {label.id: label.speaker_id for label in update.segments}
+        words = [max(1, round((end_s - start_s) / WORD_S)) for start_s, end_s, _ in self.turns]
+        missing = [labels[f"{conversation_id}-{place}"] is None for place in range(len(self.turns))]
+        return sum(count for count, is_missing in zip(words, missing, strict=True) if is_missing) / sum(words)
+
 
 def hear(began_at: float) -> list[HeardRecording]:
     """The recordings, each with silences of up to 14 s put into its pauses."""

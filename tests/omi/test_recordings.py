@@ -1,4 +1,4 @@
-"""The recordings of `shared/audio`, sent as OMI sends and with true times: the words are as right."""
+"""The recordings of `shared/audio`, sent as OMI sends and with true times: no more words are wrong, most are right."""
 
 import sys
 import uuid
@@ -21,7 +21,8 @@ from tests.vps_bridge.live_bridge import Backend
 pytestmark = [pytest.mark.slow, pytest.mark.shared, pytest.mark.timeout(3_600)]
 BEGAN_AT = 1_780_000_000.0
 ZERO_S = 20.0  # the transcript begins so long before the audio
-MOST_LESS = 0.02
+MOST_WRONG = 0.02  # more than with true times
+LEAST_RIGHT = 0.85
 LABELS_S = 1_800.0  # minutes of a real engine's work stand in line before some of them
 
 
@@ -90,12 +91,12 @@ def send_as_omi(omi: ClockedBridge, sender: OmiSender, recording: HeardRecording
     assert omi.post(sender.send_conversation(document, posts[-1].at + 130)).status_code == 200
 
 
-def test_words_are_as_right_as_with_true_times(omi: ClockedBridge, backend: Backend) -> None:
+def test_no_more_words_are_wrong_than_with_true_times(omi: ClockedBridge, backend: Backend) -> None:
     senders = {
         "a": OmiSender(omi.add_user(f"a-{uuid.uuid4().hex}"), "A", is_signed=False, buffer_s=5.0, seed=4),
         "b": OmiSender(omi.add_user(f"b-{uuid.uuid4().hex}"), "B", seed=5, retries=0.02),
     }
-    total: dict[str, float] = dict.fromkeys(("true", *senders), 0.0)
+    right, unlabelled = (dict[str, float].fromkeys(("true", *senders), 0.0) for _ in range(2))
     recordings = hear(BEGAN_AT + 1_000)
     for number, recording in enumerate(recordings):
         name = recording.name.replace(" ", "-")
@@ -105,14 +106,19 @@ def test_words_are_as_right_as_with_true_times(omi: ClockedBridge, backend: Back
             send_as_omi(omi, sender, moved, f"{name}-{kind}")
     for recording in recordings:
         name = recording.name.replace(" ", "-")
-        for kind in total:
+        for kind in right:
             update = final_labels(backend, f"{name}-{kind}", timeout_s=LABELS_S)
-            right = recording.words_right(update, f"{name}-{kind}")
-            total[kind] += right / len(recordings)
-            sys.stderr.write(f"{name} {kind}: {right:.3f} of the words right, {update.left_alone_counts}\n")
-    sys.stderr.write(f"mean: {total}\n")
+            share = recording.words_right(update, f"{name}-{kind}")
+            missing = recording.words_unlabelled(update, f"{name}-{kind}")
+            right[kind] += share / len(recordings)
+            unlabelled[kind] += missing / len(recordings)
+            sys.stderr.write(f"{name} {kind}: {share:.3f} of the words right, {missing:.3f} unlabelled, ")
+            sys.stderr.write(f"{update.left_alone_counts}\n")
+    sys.stderr.write(f"right: {right}, unlabelled: {unlabelled}\n")
+    wrong = {kind: 1.0 - right[kind] - unlabelled[kind] for kind in right}
     for kind in senders:
-        assert total[kind] > total["true"] - MOST_LESS
+        assert wrong[kind] < wrong["true"] + MOST_WRONG
+        assert right[kind] > LEAST_RIGHT
 
 
 def _later(recording: HeardRecording, seconds: float) -> Talk:
