@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import Any, Protocol
 
 from schemas.conversation import SegmentPiece, TranscriptSegment, Word
+from vps_bridge.conversations.sent_lines import SentLines
 from vps_bridge.conversations.store import (
     Change,
     LabelOrigin,
@@ -60,7 +61,9 @@ def take_event(
 
     `known` has at least the segments that the event names and the store has. Raises `SegmentIncomplete`.
     """
-    sent = {segment.id: _backend_columns(segment, known.get(segment.id), revision) for segment in segments}
+    lines = SentLines(segments)
+    others = {one.id for one in segments if one.id in known and lines.have_under_another_id(known[one.id])}
+    sent = {one.id: _backend_columns(one, known.get(one.id), revision, is_other=one.id in others) for one in segments}
     sent |= {
         segment_id: make_tombstone(segment_id, revision)
         for segment_id in removed
@@ -75,8 +78,11 @@ def take_event(
     return current, changed
 
 
-def _backend_columns(segment: TranscriptSegment, row: Row | None, revision: int) -> dict[str, Any]:
-    """Return the columns that a segment of the backend sets: those it names and no higher revision has set."""
+def _backend_columns(segment: TranscriptSegment, row: Row | None, revision: int, *, is_other: bool) -> dict[str, Any]:
+    """Return the columns that a segment of the backend sets: those it names and no higher revision has set.
+
+    `is_other`: the line that it was is under another id now.
+    """
     is_new = row is None or row["removed"]
     floor = 0 if row is None else row["backend_revision"]
     set_at: dict[str, int] = {} if row is None else row["field_revisions"] or {}
@@ -94,19 +100,21 @@ def _backend_columns(segment: TranscriptSegment, row: Row | None, revision: int)
     if "speaker" in columns:
         columns["original_speaker"] = columns.pop("speaker")
     columns |= {"backend_revision": floor, "field_revisions": later or None}
-    columns |= _label_columns(segment, columns, row)
+    columns |= _label_columns(segment, columns, row, is_other=is_other)
     if row is not None and (_is_spoken_anew(columns, row) or _is_human_labelled(columns, row)):
         columns |= {"pieces": None, "matched_person": None}
     return columns
 
 
-def _label_columns(segment: TranscriptSegment, columns: Mapping[str, Any], row: Row | None) -> dict[str, Any]:
+def _label_columns(
+    segment: TranscriptSegment, columns: Mapping[str, Any], row: Row | None, *, is_other: bool
+) -> dict[str, Any]:
     """Return the columns of the label that counts from now on, none where it stays.
 
     One that this pipeline or an undo set stays, unless a person has labelled the segment since, or its id is another
     line's now.
     """
-    if row is not None and not row["removed"] and _is_another_line(columns, row):
+    if row is not None and not row["removed"] and _is_another_line(columns, row, is_other=is_other):
         return given_label(columns.get("original_speaker", row["original_speaker"])) | {"undone": False}
     if "original_speaker" not in columns:
         return {}
@@ -145,10 +153,12 @@ def _is_spoken_anew(columns: Mapping[str, Any], row: Row) -> bool:
     return any(name in columns and columns[name] != row[name] for name in SPOKEN)
 
 
-def _is_another_line(columns: Mapping[str, Any], row: Row) -> bool:
-    """Whether an id is from now on that of other words elsewhere: no label of the line before says who speaks them."""
+def _is_another_line(columns: Mapping[str, Any], row: Row, *, is_other: bool) -> bool:
+    """Whether an id is from now on that of a line elsewhere: no label of the line before says who speaks it."""
     text, *now = (columns.get(name, row[name]) for name in ("text", "start_s", "end_s"))
-    return text != row["text"] and not is_same_place((row["start_s"], row["end_s"]), (now[0], now[1]))
+    if is_same_place((row["start_s"], row["end_s"]), (now[0], now[1])):
+        return is_other and text != row["text"]
+    return is_other or text != row["text"]
 
 
 def _is_human_labelled(columns: Mapping[str, Any], row: Row) -> bool:

@@ -10,6 +10,9 @@ from schemas.conversation import SegmentPiece, TranscriptSegment, Word
 from schemas.corrections import Correction
 
 LabelSource = Literal["manual", "auto"]
+SAME_EXTENT_S = 0.5
+SHORT_S = 2.0
+"""What a segment says that is shorter may well be said again, by anybody."""
 
 
 def speaker_name(speaker_id: int | None) -> str | None:
@@ -28,6 +31,11 @@ def is_same_place(before: tuple[float, float], now: tuple[float, float]) -> bool
     shorter_s = min(before[1] - before[0], now[1] - now[0])
     shared_s = min(before[1], now[1]) - max(before[0], now[0])
     return shared_s >= min(shorter_s / 2, shorter_s)  # a length below zero, which cannot be, is the same as itself
+
+
+def is_same_extent(before: tuple[float, float], now: tuple[float, float]) -> bool:
+    """Whether a line begins and ends where it did, as far as speech-to-text says that the same twice."""
+    return all(abs(one - other) <= SAME_EXTENT_S for one, other in zip(before, now, strict=True))
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,12 @@ class KeptCorrection:
         return tuple(voice for voice in self.anchors if not set(voice.segments).isdisjoint(self.said.segment_ids))
 
     @property
+    def others(self) -> AbstractSet[LocalSpeaker]:
+        """The local speakers that were known to be none of those voices."""
+        own = [voice.not_members for voice in self.split_voices]
+        return frozenset.intersection(*own) if own else frozenset()
+
+    @property
     def lines_left(self) -> set[str]:
         """The segments of those voices that are not split off, nor labelled by a person."""
         of_them = {name for voice in self.split_voices for name in voice.segments}
@@ -113,11 +119,15 @@ def find_anchors(said: Iterable[Correction], book: VoiceBook) -> tuple[Voice, ..
 def anchors_to_json(
     said: Iterable[Correction], anchors: Iterable[Voice], segments: Iterable[StoredSegment] = ()
 ) -> str:
-    """Return anchors as the ledger keeps them, with which lines the segments are that corrections are about."""
-    anchors = tuple(anchors)
+    """Return anchors as the ledger keeps them, with which lines the segments are that corrections are about.
+
+    Also those that say the same: what is said twice tells no line from another.
+    """
+    anchors, segments = tuple(anchors), tuple(segments)
     about = {name for voice in anchors for name in voice.segments}
     about |= {name for correction in said for name in (*correction.segment_ids, correction.segment_id) if name}
-    lines = {segment.id: KeptLine.of(segment) for segment in segments if segment.id in about}
+    texts = {segment.text for segment in segments if segment.id in about}
+    lines = {one.id: KeptLine.of(one) for one in segments if one.id in about or (one.text and one.text in texts)}
     return json.dumps({**json.loads(VoiceBook(anchors).to_json()), "lines": lines_to_json(lines)})
 
 

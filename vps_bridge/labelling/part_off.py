@@ -37,9 +37,10 @@ def part_off(
         if kept.said.kind is CorrectionKind.OTHER_VOICE:
             speech, name = measure(timeline), f"{kept.write}.{kept.place}"
             whole = frozenset(speech.split_off_whole(kept))
-            named = _Lines(name, kept.said.segment_ids, whole, kept.heard_jobs)
+            others = frozenset(kept.others)
+            named = _Lines(name, kept.said.segment_ids, whole, others, kept.heard_jobs)
             ids = _lines_to_leave(kept, speech, whole)
-            left = _Lines(f"{name} left", ids, frozenset(speech.go_whole(ids)) - whole, kept.heard_jobs)
+            left = _Lines(f"{name} left", ids, frozenset(speech.go_whole(ids)) - whole, others, kept.heard_jobs)
             for lines in (named, left):
                 timeline = _part_lines(timeline, clocks, segments, speech, lines)
     return timeline
@@ -53,6 +54,8 @@ class _Lines:
     ids: Collection[str]
     whole: frozenset[LocalSpeaker]
     """Who is this voice with all that they say."""
+    others: frozenset[LocalSpeaker]
+    """Who was known to be no voice that was split."""
     heard_jobs: frozenset[str]
     """The jobs that had heard the voices when they were split."""
 
@@ -66,7 +69,10 @@ def _part_lines(
 ) -> AudioTimeline:
     """Return the timeline with what is said in some lines by whoever says more elsewhere as somebody else's."""
     named = [segment for segment in segments if segment.id in lines.ids]
-    mixed = set(speech.in_segments(lines.ids)) - lines.whole
+    saying = set(speech.in_segments(lines.ids))
+    # Whom a job had beside the voice that was split, such as a listener, stays who it is, also in these lines.
+    told_apart = {one.job_id for one in saying - lines.others}
+    mixed = saying - lines.whole - {one for one in saying & lines.others if one.job_id in told_apart}
     for index in [index for index, speaker in enumerate(timeline.speakers) if speaker.id in mixed]:
         own = [
             (segment.start_s, segment.end_s)
