@@ -121,6 +121,14 @@ def test_what_omi_was_told_comes_back_as_no_persons_word(
     assert people == [{None}, {"bert", None}]
 
 
+def numbers_of(backend: Backend, hers: list[int]) -> list[int | None]:
+    """Return the number of these lines once no other has it."""
+    newest = [update for update in backend.seen(ConversationUpdated, NAME) if update.state == "final"][-1:]
+    numbers = [label.speaker_id for update in newest for label in update.segments]
+    others = {number for place, number in enumerate(numbers) if place not in hers}
+    return [numbers[hers[0]]] if numbers and {numbers[place] for place in hers}.isdisjoint(others) else []
+
+
 def test_labels_that_come_back_under_new_ids_are_ours_and_what_a_person_set_back_is_hers(
     own_broker: RunningBroker, own_backend: Backend, omi: ClockedBridge, api: FakeApi
 ) -> None:
@@ -145,14 +153,7 @@ def test_labels_that_come_back_under_new_ids_are_ours_and_what_a_person_set_back
             assert omi.post(post).status_code == 200
         report(rows, 300)
         hers = [place for place, (_, _, speaker) in enumerate(turns) if speaker == "a"]
-
-        def number_of_hers() -> list[int | None]:
-            newest = [update for update in own_backend.seen(ConversationUpdated, NAME) if update.state == "final"][-1:]
-            numbers = [label.speaker_id for update in newest for label in update.segments] or [None] * len(rows)
-            others = {number for place, number in enumerate(numbers) if place not in hers}
-            return [numbers[hers[0]]] if {numbers[place] for place in hers}.isdisjoint(others) else []
-
-        (number,) = wait_until(number_of_hers, "both to be told apart")
+        (number,) = wait_until(lambda: numbers_of(own_backend, hers), "both to be told apart")
         correct(own_backend, NAME, "voice_is", number, "anna")
         wait_until(lambda: len(api.labels) == len(hers), "her lines to be Anna's in OMI")
 
