@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from schemas.bridge import BridgeHeartbeat
-from schemas.conversation import EventType
+from schemas.conversation import ConversationUpdated, EventType
 from schemas.corrections import Correction
 from tests.brokers import RunningBroker
 from tests.omi.clocked_bridge import ClockedBridge, start_clocked
@@ -119,3 +119,51 @@ def test_what_omi_was_told_comes_back_as_no_persons_word(
         wait_until(lambda: {api.labels[NAME, one] for one in hers} == {None}, "her lines to be nobody's in OMI")
     people = [{label.person_id for label in own_backend.wait_updated(name).segments} for name in (NAME, "joined")]
     assert people == [{None}, {"bert", None}]
+
+
+def numbers_of(backend: Backend, hers: list[int]) -> list[int | None]:
+    """Return the number of these lines once no other has it."""
+    newest = [update for update in backend.seen(ConversationUpdated, NAME) if update.state == "final"][-1:]
+    numbers = [label.speaker_id for update in newest for label in update.segments]
+    others = {number for place, number in enumerate(numbers) if place not in hers}
+    return [numbers[hers[0]]] if numbers and {numbers[place] for place in hers}.isdisjoint(others) else []
+
+
+def test_labels_that_come_back_under_new_ids_are_ours_and_what_a_person_set_back_is_hers(
+    own_broker: RunningBroker, own_backend: Backend, omi: ClockedBridge, api: FakeApi
+) -> None:
+    turns = draw_turns(1, 30.0, "ab")
+    rows = rows_of(turns, NAME)
+    anew = [{**row, "id": f"anew-{place}"} for place, row in enumerate(rows)]
+    api.segments = [row["id"] for row in (*rows, *anew)]
+    api.people = {"anna": "Anna", "bert": "Bert", "cleo": "Cleo"}
+    sender = OmiSender(omi.add_user("u1"), "A", is_signed=False, buffer_s=5.0)
+    at = BEGAN_AT + 100
+
+    def report(lines: list[dict[str, Any]], after_s: float) -> None:
+        who = [api.labels.get((NAME, row["id"])) for row in lines]
+        labels = [
+            {**row, "person_id": one, "label_source": one and "manual"} for row, one in zip(lines, who, strict=True)
+        ]
+        document = make_document(NAME, at, labels, generation="A")
+        assert omi.post(sender.send_conversation(document, at + after_s)).status_code == 200
+
+    with CodedAgent(own_broker, "first") as working, working.at_work():
+        for post in sender.send_audio(coded_talk(turns, at)):
+            assert omi.post(post).status_code == 200
+        report(rows, 300)
+        hers = [place for place, (_, _, speaker) in enumerate(turns) if speaker == "a"]
+        (number,) = wait_until(lambda: numbers_of(own_backend, hers), "both to be told apart")
+        correct(own_backend, NAME, "voice_is", number, "anna")
+        wait_until(lambda: len(api.labels) == len(hers), "her lines to be Anna's in OMI")
+
+        api.labels |= {(NAME, f"anew-{place}"): "anna" for place in hers}
+        report(anew, 400)
+        first, *others = [(NAME, f"anew-{place}") for place in hers]
+        for after_s, who in ((410, "bert"), (420, "anna")):
+            api.labels[first] = who
+            report(anew, after_s)
+        wait_until(lambda: own_backend.seen(ConversationUpdated, NAME)[-1].segments[0].id == "anew-0", "the new lines")
+        correct(own_backend, NAME, "voice_is", number, "cleo")
+        wait_until(lambda: {api.labels[one] for one in others} == {"cleo"}, "the others to be Cleo's in OMI")
+    assert api.labels[first] == "anna"

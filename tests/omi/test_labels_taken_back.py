@@ -1,6 +1,7 @@
 """Labels that were mended, taken back or refused: OMI has in the end what is said here, or the bridge tells of it."""
 
 import time
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -10,14 +11,16 @@ from sqlalchemy import false, select
 from schemas.conversation import SegmentLabel, Verdict
 from schemas.people import PersonEvent, PersonEventType
 from tests.omi.labelled_ledger import NAME, UID, all_told, know, matched, update
-from tests.omi.omi_api import FakeApi
+from tests.omi.omi_api import ADMIN_KEY, FakeApi
 from tests.vps_bridge.live_bridge import wait_until
 from vps_bridge.intake.capture_counts import CaptureCounts
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.omi_conversations import ELSEWHERE, OmiConversationRecord, ToldSegment
 from vps_bridge.ledger.packing import Brief
 from vps_bridge.ledger.tables import ConversationRow
+from vps_bridge.omi.api import OmiApi
 from vps_bridge.omi.labels_back import LabelSender
+from vps_bridge.settings import BridgeSettings
 
 
 def test_a_label_whose_answer_was_lost_can_be_mended(api: FakeApi, ledger: Ledger, sender: LabelSender) -> None:
@@ -64,6 +67,57 @@ def test_a_person_who_is_renamed_here_is_somebody_else_in_omi(
     ledger.people.note("p", again, Verdict.ACCEPTED)
     wait_until(lambda: api.labels[NAME, "s1"] == "b", "the other one")
     assert api.labels[NAME, "s2"] is None
+
+
+@pytest.mark.parametrize("said", ["another name", "is me"])
+def test_what_is_said_of_a_person_while_her_labels_are_on_their_way_is_told_too(
+    api: FakeApi, ledger: Ledger, tmp_path: Path, counts: CaptureCounts, said: str
+) -> None:
+    know(ledger, "p", "Anna")
+    kind = PersonEventType.OWNER if said == "is me" else PersonEventType.NAMED
+    name = {} if said == "is me" else {"name": "Annika"}
+    fresh = PersonEvent(event_id="fresh", type=kind, owner=UID, revision=5, **name)  # type: ignore[arg-type]
+    assign, pending = OmiApi.assign, [fresh]
+
+    def assign_slowly(self: OmiApi, *what: Any) -> None:
+        assign(self, *what)
+        while pending:
+            ledger.people.note("p", pending.pop(), Verdict.ACCEPTED)
+
+    update(ledger, 1, matched("s1", "p"))
+    with patch.object(OmiApi, "assign", assign_slowly):
+        settings = BridgeSettings(data_dir=tmp_path, retry_min_s=0.05, retry_max_s=0.1)
+        running = LabelSender(settings, OmiApi("http", "127.0.0.1", api.port, "", ADMIN_KEY), counts)
+        wait_until(lambda: (NAME, "s1") in api.labels and not pending, "the first label")
+        all_told(ledger)
+        running.close()
+        running.join()
+    assert api.labels == {(NAME, "s1"): None if said == "is me" else "id-of-Annika"}
+
+
+def test_an_old_report_takes_nothing_of_what_was_told_meanwhile(ledger: Ledger) -> None:
+    tried = ToldSegment("a", "known", ("other",))
+    record = OmiConversationRecord(NAME, UID, 0.0, 10.0, 2, "", waits=False)
+    update(ledger, 1, matched("s1", "b"))
+    ledger.omi.put(record, {}, {"s1": ToldSegment("b", "other")})
+    ledger.omi.put(record, {}, {"s1": tried})  # as it was when the report was read
+    told = ledger.omi.told_near(NAME, UID, (0.0, 10.0))["s1"]
+    assert told == ToldSegment("b", "other", ("other",))
+
+
+def test_what_a_person_said_otherwise_in_omi_once_stays_there_also_as_we_had_it(
+    api: FakeApi, ledger: Ledger, sender: LabelSender
+) -> None:
+    del sender
+    api.people = {"known": "Anna", "other": "Bert", "third": "Cleo"}
+    update(ledger, 1, matched("s1", "known"), matched("s2", "known"))
+    all_told(ledger)
+    record = OmiConversationRecord(NAME, UID, 0.0, 10.0, 2, "", waits=False)
+    ledger.omi.put(record, {"other": ["s1"]}, {"s1": ToldSegment()})
+    api.labels[NAME, "s1"] = "known"
+    update(ledger, 2, matched("s1", "third"), matched("s2", "third"))
+    all_told(ledger)
+    assert api.labels == {(NAME, "s1"): "known", (NAME, "s2"): "third"}
 
 
 @pytest.mark.parametrize("trouble", ["locked", "old", "two of one name", "other segments"])

@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Text, bindparam, cast, delete, exists, func, select, update
+from sqlalchemy import Connection, Text, bindparam, case, cast, delete, exists, func, select, update
 
 from vps_bridge.ledger.both_dialects import insert
 from vps_bridge.ledger.database import LedgerDatabase
@@ -64,6 +64,10 @@ class ToldSegment(NamedTuple):
         said = (self.theirs, *self.tried, self.before if now - self.changed_at < OLD_REPORT_S else None)
         return theirs is not None and theirs in said
 
+    def and_tried(self, tried: tuple[str | None, ...]) -> ToldSegment:
+        """Return it, where OMI may have these from us too."""
+        return self._replace(tried=tuple({*self.tried, *tried}))
+
     def then(self, ours: str | None, theirs: str | None, now: float) -> ToldSegment:
         """Return what OMI was told once it is told this."""
         if theirs == self.theirs:
@@ -84,13 +88,17 @@ class ToldLabels:
 
 @dataclass(frozen=True)
 class UntoldUpdate:
-    """An update of which OMI was not told: the conversation, its user, the encoded update, and its version."""
+    """An update of which OMI was not told: the conversation, its user, the encoded update, and its version.
+
+    `sent`: changes where all is to be told again, a person was renamed, say, while this is on its way.
+    """
 
     conversation_id: str
     uid: str
     payload: bytes
     told: ToldLabels
     version: int
+    sent: int
 
 
 _OF = "of_conversation"
@@ -104,6 +112,8 @@ _IS_UNTOLD = (
     OmiConversationRow.untold,
     ConversationRow.updated_version > OmiConversationRow.sent_version,
 )
+_AGAIN = case((OmiConversationRow.sent_version > 0, -1), else_=OmiConversationRow.sent_version - 1)
+"""Of no update, and never the same: what is on its way then is told again."""
 # What every look would else read all conversations for, whichever of the two tables changed last.
 _LOOK_AGAIN = update(OmiConversationRow).where(_IT).values(untold=_HAS_NEWS, gone=_IS_GONE)
 _COLUMNS = (
@@ -135,16 +145,19 @@ class OmiBook:
         """Note what was reported, and the labels that OMI has by itself; those that it had before stay known.
 
         `told`: those that it has from us; what it was told for this very conversation stays as it is, and is told
-        again where OMI may have whom it was told before once more.
+        again where OMI may have whom it was told before once more. Nothing, where a person said otherwise there.
         """
         with self._database.writing(record.conversation_id) as connection:
             values = {**vars(record), "sent_labels": _join_labels(connection, record.conversation_id, labels)}
+            old: dict[str, tuple[str | None, ...]] = {}
             if told:
                 known = _read_assigned(connection, record.conversation_id)
-                old = {one: said for one, said in told.items() if one in known and said.tried}
-                values["assigned"] = {**told, **known, **old}
-                values |= {"sent_version": 0} if old else {}
+                old = {one: said.tried for one, said in told.items() if one in known and said.tried}
+                again = {one: _read_told(known[one]).and_tried(tried) for one, tried in old.items()}
+                theirs = {one: said for one, said in told.items() if said == ToldSegment()}
+                values["assigned"] = {**told, **known, **again, **theirs}
             changed = {name: value for name, value in values.items() if name != "conversation_id"}
+            changed |= {"sent_version": _AGAIN} if old else {}
             connection.execute(
                 insert(OmiConversationRow)
                 .values(**values)
@@ -206,6 +219,7 @@ class OmiBook:
                 OmiConversationRow.sent_labels,
                 OmiConversationRow.assigned,
                 ConversationRow.updated_version,
+                OmiConversationRow.sent_version,
             )
             .join(ConversationRow, ConversationRow.conversation_id == name)
             .where(*_IS_UNTOLD, name.not_in(resting))
@@ -219,7 +233,7 @@ class OmiBook:
             payload = packed_payload(connection, row[0]) if row[2] is None else row[2]
         named = frozenset(one for ids in (row[3] or {}).values() for one in ids)
         told = ToldLabels(named, {segment: _read_told(said) for segment, said in (row[4] or {}).items()})
-        return UntoldUpdate(row[0], row[1], payload or b"", told, row[5])
+        return UntoldUpdate(row[0], row[1], payload or b"", told, row[5], row[6])
 
     def count_untold(self) -> int:
         """Return how many conversations have an update that OMI was not told of."""
@@ -232,19 +246,28 @@ class OmiBook:
         with self._database.reading() as connection:
             return connection.scalar(query) or 0
 
-    def note_assigned(self, conversation_id: str, told: Mapping[str, ToldSegment]) -> None:
-        """Note what OMI was told of these segments, or is about to be."""
-        with self._database.writing(conversation_id) as connection:
-            assigned = {**_read_assigned(connection, conversation_id), **told}
-            connection.execute(update(OmiConversationRow).where(_IT).values(assigned=assigned), {_OF: conversation_id})
+    def note_assigned(self, found: UntoldUpdate, told: Mapping[str, ToldSegment]) -> None:
+        """Note what OMI was told of these segments, or is about to be.
 
-    def note_told(self, conversation_id: str, version: int) -> None:
-        """Note up to which update OMI was told all that it could be."""
-        with self._database.writing(conversation_id) as connection:
+        Where all is to be told again meanwhile, it is not known any more who that is of ours.
+        """
+        name, row = found.conversation_id, OmiConversationRow
+        with self._database.writing(name) as connection:
+            known = _read_assigned(connection, name)
+            if connection.scalar(select(row.sent_version).where(row.conversation_id == name)) != found.sent:
+                before = {one: _read_told(known[one]).tried for one in told if one in known}
+                told = {one: said._replace(ours=None).and_tried(before.get(one, ())) for one, said in told.items()}
+            connection.execute(update(row).where(_IT).values(assigned={**known, **told}), {_OF: name})
+
+    def note_told(self, found: UntoldUpdate) -> None:
+        """Note that OMI was told all that it could be of an update, unless all is to be told again meanwhile."""
+        this = _IT, OmiConversationRow.sent_version == found.sent
+        with self._database.writing(found.conversation_id) as connection:
             connection.execute(
-                update(OmiConversationRow).where(_IT).values(sent_version=version), {_OF: conversation_id}
+                update(OmiConversationRow).where(*this).values(sent_version=found.version),
+                {_OF: found.conversation_id},
             )
-            look_again(connection, conversation_id)
+            look_again(connection, found.conversation_id)
 
     def deleted(self) -> list[OmiConversationRecord]:
         """Return those that were deleted here, whose audio may still be kept."""
@@ -270,7 +293,7 @@ def tell_again(connection: Connection, uid: str) -> None:
         ConversationRow.conversation_id == OmiConversationRow.conversation_id, ConversationRow.updated_version > 0
     )
     connection.execute(
-        update(OmiConversationRow).where(OmiConversationRow.uid == uid).values(sent_version=0, untold=is_told)
+        update(OmiConversationRow).where(OmiConversationRow.uid == uid).values(sent_version=_AGAIN, untold=is_told)
     )
 
 

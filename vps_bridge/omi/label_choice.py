@@ -48,8 +48,8 @@ def free_segments(segment_ids: Collection[str], now: Mapping[str, str | None], t
 
 
 def _is_new(segment_id: str, person: str, told: ToldLabels) -> bool:
-    before = told.assigned.get(segment_id)
-    if before is None:
+    before = told.assigned.get(segment_id, _NOTHING)
+    if before == _NOTHING:
         return segment_id not in told.named
     return before.ours != person or bool(before.tried)
 

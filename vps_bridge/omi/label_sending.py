@@ -90,7 +90,7 @@ class Sending:
             except ApiRefused as error:
                 middle, refusal = len(ids) // 2, str(error)
                 waiting += [ids[middle:], ids[:middle]] if middle else []
-                self._ledger.omi.note_assigned(name, {one: self._before(one) for one in ids})
+                self._ledger.omi.note_assigned(self._update, {one: self._before(one) for one in ids})
                 self._refused.update((name, one) for one in ids if not middle)
                 _LOG.warning("omi_labels_refused", error=refusal, conversation=name, segments=len(ids))
             else:
@@ -108,13 +108,13 @@ class Sending:
         """Note whom OMI may have from us, should no answer come: it can be mended then."""
         before = {one: self._before(one) for one in segment_ids}
         trying = {one: said._replace(tried=tuple({*said.tried, told.theirs})) for one, said in before.items()}
-        self._ledger.omi.note_assigned(self._update.conversation_id, trying)
+        self._ledger.omi.note_assigned(self._update, trying)
 
     def _note(self, segment_ids: Collection[str], told: ToldSegment) -> None:
         if segment_ids:
             now = time.time()
             said = {one: self._before(one).then(told.ours, told.theirs, now) for one in segment_ids}
-            self._ledger.omi.note_assigned(self._update.conversation_id, said)
+            self._ledger.omi.note_assigned(self._update, said)
 
     def _find_person(self, person: str, name: str | None) -> str | None:
         """Return whom OMI knows under this id, or this name; a name that it does not know is added, if it may be."""

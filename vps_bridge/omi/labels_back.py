@@ -106,7 +106,7 @@ class LabelSender:
                     self._rests.note_delivered(found.conversation_id)
                 raise
             self._rests.note_delivered(found.conversation_id)
-        ledger.omi.note_told(found.conversation_id, found.version)
+        ledger.omi.note_told(found)
 
     def _read_labels(self, found: UntoldUpdate, segment_ids: Sequence[str]) -> dict[str, str | None]:
         """Return whom OMI has for each segment now. Raises `ApiFailed`, also where it has none of these segments."""

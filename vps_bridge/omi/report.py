@@ -10,9 +10,9 @@ from typing import Any
 import structlog
 
 from schemas.codec import encode
-from schemas.conversation import ConversationEvent, EventType, Verdict
+from schemas.conversation import ConversationEvent, EventType, TranscriptSegment, Verdict
 from schemas.failure import FailureCode
-from vps_bridge.conversations.store import ConversationStore
+from vps_bridge.conversations.store import ConversationStore, StoredSegment
 from vps_bridge.errors import Refusal
 from vps_bridge.intake.intake import Intake
 from vps_bridge.ledger import Ledger
@@ -86,22 +86,40 @@ class Reporter:
         _LOG.info("omi_conversation", conversation=name, posts=posts, segments=len(report.conversation.segments))
 
     def _without_ours(self, report: Report) -> tuple[Report, dict[str, ToldSegment]]:
-        """Return a report without the labels that OMI has from us, and these: they come back as no person's word."""
+        """Return a report without the labels that OMI has from us, and these: they come back as no person's word.
+
+        Where OMI has somebody else by now, it is a person's word, and stays one: of those it returns nothing told.
+        """
         conversation = report.conversation
-        if all(segment.person_id is None for segment in conversation.segments):
+        said = [one for one in conversation.segments if one.person_id is not None or one.is_user]
+        if not said:
             return report, {}
-        known = self._ledger.omi.told_near(conversation.conversation_id, report.uid, report.span)
+        known = self._told_of(report)
         now = time.time()
         ours = {
-            segment.id: _again(known[segment.id], segment.person_id)
-            for segment in conversation.segments
-            if segment.id in known and not segment.is_user and known[segment.id].may_be(segment.person_id, now)
+            one.id: _again(known[one.id], one.person_id)
+            for one in said
+            if one.id in known and not one.is_user and known[one.id].may_be(one.person_id, now)
         }
+        theirs = {one.id: ToldSegment() for one in said if one.id in known and one.id not in ours}
         blank = {"person_id": None, "label_source": None}
         segments = tuple(
             segment.model_copy(update=blank) if segment.id in ours else segment for segment in conversation.segments
         )
-        return replace(report, conversation=replace(conversation, segments=segments)), ours
+        return replace(report, conversation=replace(conversation, segments=segments)), ours | theirs
+
+    def _told_of(self, report: Report) -> dict[str, ToldSegment]:
+        """Return what OMI was told of a report's segments, also of those whose lines had other ids."""
+        name, segments = report.conversation.conversation_id, report.conversation.segments
+        known = self._ledger.omi.told_near(name, report.uid, report.span)
+        stored = self._store.read(name)
+        before = [one for one in (stored.segments if stored else ()) if one.id in known]
+        for segment in segments:
+            if segment.person_id is not None and segment.id not in known:
+                lines = [one for one in before if _shared_s(one, segment) > (segment.end_s - segment.start_s) / 2]
+                if lines:
+                    known[segment.id] = known[lines[0].id]._replace(ours=ELSEWHERE)
+        return known
 
     def end_live(self, report: Report) -> None:
         """Show no more what came live of a conversation: it was reported, or thrown away."""
@@ -134,6 +152,10 @@ class Reporter:
             make(EventType.SEGMENTS, segments=conversation.segments, removed=gone),
             make(EventType.COMPLETED),
         ]
+
+
+def _shared_s(one: StoredSegment, other: TranscriptSegment) -> float:
+    return min(one.end_s, other.end_s) - max(one.start_s, other.start_s)
 
 
 def _again(told: ToldSegment, reported: str | None) -> ToldSegment:

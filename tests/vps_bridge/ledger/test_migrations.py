@@ -171,7 +171,7 @@ def test_omi_is_told_what_an_earlier_version_had_not_told_and_what_was_deleted_i
     assert untold is not None
     assert (untold.conversation_id, dict(untold.told.assigned)) == ("untold", {})
     assert [found.conversation_id for found in ledger.omi.deleted()] == ["gone"]
-    ledger.omi.note_told("untold", 2)
+    ledger.omi.note_told(untold)
     assert ledger.omi.next_untold(()) is None
     ledger.close()
 
