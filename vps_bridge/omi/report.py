@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from bisect import bisect_left
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -113,12 +114,16 @@ class Reporter:
         name, segments = report.conversation.conversation_id, report.conversation.segments
         known = self._ledger.omi.told_near(name, report.uid, report.span)
         stored = self._store.read(name)
-        before = [one for one in (stored.segments if stored else ()) if one.id in known]
+        before = sorted((one for one in (stored.segments if stored else ()) if one.id in known), key=_start_s)
+        longest_s = max((one.end_s - one.start_s for one in before), default=0.0)
         for segment in segments:
             if segment.person_id is not None and segment.id not in known:
-                lines = [one for one in before if _shared_s(one, segment) > (segment.end_s - segment.start_s) / 2]
-                if lines:
-                    known[segment.id] = known[lines[0].id]._replace(ours=ELSEWHERE)
+                first = bisect_left(before, segment.start_s - longest_s, key=_start_s)
+                last = bisect_left(before, segment.end_s, key=_start_s)
+                half_s = (segment.end_s - segment.start_s) / 2
+                line = next((one for one in before[first:last] if _shared_s(one, segment) > half_s), None)
+                if line is not None:
+                    known[segment.id] = known[line.id]._replace(ours=ELSEWHERE)
         return known
 
     def end_live(self, report: Report) -> None:
@@ -152,6 +157,10 @@ class Reporter:
             make(EventType.SEGMENTS, segments=conversation.segments, removed=gone),
             make(EventType.COMPLETED),
         ]
+
+
+def _start_s(segment: StoredSegment) -> float:
+    return segment.start_s
 
 
 def _shared_s(one: StoredSegment, other: TranscriptSegment) -> float:
