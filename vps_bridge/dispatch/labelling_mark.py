@@ -17,7 +17,7 @@ class LabellingMark:
     def __init__(self, root: Path) -> None:
         """Read what the process before us left below `root`, and begin with nothing. Raises `OSError`."""
         self._descriptor = os.open(root / FILE_NAME, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        self.left = os.pread(self._descriptor, SIZE_BYTES, 0).rstrip(b"\0").decode(errors="replace") or None
+        self.left = os.pread(self._descriptor, SIZE_BYTES, 0).rstrip().decode(errors="replace") or None
         """The conversation at which the process before us ended, None where it ended at none."""
         self._write("")
 
@@ -35,4 +35,4 @@ class LabellingMark:
         os.close(self._descriptor)
 
     def _write(self, conversation_id: str) -> None:
-        os.pwrite(self._descriptor, conversation_id.encode().ljust(SIZE_BYTES, b"\0"), 0)
+        os.pwrite(self._descriptor, conversation_id.encode().ljust(SIZE_BYTES), 0)

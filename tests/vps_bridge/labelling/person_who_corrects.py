@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tests.vps_bridge.labelling.corrected_conversation import CorrectedConversation
@@ -22,7 +22,7 @@ class SeenLine:
     number: int | None
     person: str | None
     is_by_hand: bool
-    is_of_speech_to_text: bool = False
+    is_of_speech_to_text: bool = field(default=False, compare=False)
     """Its number is one that speech-to-text gave, and no voice bears it out."""
 
 
