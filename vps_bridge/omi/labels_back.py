@@ -34,6 +34,7 @@ class LabelSender:
         self._settings, self._api, self._counts = settings, api, counts
         self._rests = WebhookRests(settings.retry_min_s, settings.retry_max_s)
         self._refused: set[tuple[str, str]] = set()
+        self._error = ""  # the last one, while something waits because of it
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="omi-labels", daemon=True)
         self._thread.start()
@@ -67,10 +68,11 @@ class LabelSender:
             self._send_due(ledger)
         finally:
             ledger.give_turn(TURN)
-        if self._counts.labels_error:
-            self._counts.labels_waiting = ledger.omi.count_untold()
-            if not self._counts.labels_waiting:
-                self._counts.labels_error = ""
+        if self._error:
+            waiting = ledger.omi.count_untold()
+            self._error = self._error if waiting else ""
+            self._counts.labels_waiting = waiting  # before the reason: whoever sees that tells how many
+            self._counts.labels_error = self._error
 
     def _send_due(self, ledger: Ledger) -> None:
         while not self._stopping.is_set() and not self._rests.is_down(time.monotonic()):
@@ -88,7 +90,7 @@ class LabelSender:
 
     def _note_failed(self, found: UntoldUpdate, error: str) -> None:
         self._rests.note_failed(found.conversation_id, time.monotonic())
-        self._counts.labels_error = error
+        self._error = error
         _LOG.warning("omi_labels_not_sent", conversation=found.conversation_id, error=error)
 
     def _send(self, ledger: Ledger, found: UntoldUpdate) -> None:
