@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 from schemas.conversation import TranscriptSegment
-from vps_bridge.conversations.store import SHORT_S, is_same_extent, is_same_place
+from vps_bridge.conversations.near_in_time import NearInTime
+from vps_bridge.conversations.store import SAME_EXTENT_S, SHORT_S, is_same_extent, is_same_place
 
 
 class _Row(Protocol):
@@ -20,26 +21,27 @@ class SentLines:
 
     def __init__(self, segments: Iterable[TranscriptSegment]) -> None:
         """Look among these."""
-        self._by_text = defaultdict[str, list[TranscriptSegment]](list)
-        self._silent_from = defaultdict[int, list[TranscriptSegment]](list)
-        for one in segments:
-            if one.has_times and one.text:
-                self._by_text[one.text].append(one)
-            elif one.has_times:
-                self._silent_from[int(one.start_s)].append(one)
+        timed = [one for one in segments if one.has_times]
+        self._spans = {one.id: (one.start_s, one.end_s) for one in timed}
+        self._texts = {one.id: one.text for one in timed}
+        by_text = defaultdict[str, list[str]](list)
+        for name, text in self._texts.items():
+            by_text[text].append(name)
+        self._by_text = {text: NearInTime(names, self._spans.__getitem__) for text, names in by_text.items()}
 
     def have_under_another_id(self, row: _Row) -> bool:
         """Whether what a segment said is said under another id: where it lay, or anywhere if it is long and said once.
 
         What has no text is the same where it begins and ends as before.
         """
-        before, name = (row["start_s"], row["end_s"]), row["segment_id"]
-        if not row["text"]:
-            near = [one for at in (-1, 0, 1) for one in self._silent_from.get(int(before[0]) + at, ())]
-            there = [one.id for one in near if is_same_extent(before, (one.start_s, one.end_s))]
-            return bool(there) and name not in there
-        alike = self._by_text.get(row["text"], [])
-        there = [one.id for one in alike if is_same_place(before, (one.start_s, one.end_s))]
-        if there:
-            return name not in there
-        return len(alike) == 1 and alike[0].id != name and before[1] - before[0] >= SHORT_S
+        before, name, text = (row["start_s"], row["end_s"]), row["segment_id"], row["text"]
+        alike = self._by_text.get(text)
+        if alike is None:
+            return False
+        is_same = is_same_place if text else is_same_extent
+        if self._texts.get(name) == text and is_same(before, self._spans[name]):
+            return False
+        near = alike.find((before[0] - SAME_EXTENT_S, before[1] + SAME_EXTENT_S))
+        if any(is_same(before, self._spans[one]) for one in near):
+            return True
+        return bool(text) and len(alike.items) == 1 and alike.items[0] != name and before[1] - before[0] >= SHORT_S

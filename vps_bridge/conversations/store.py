@@ -26,11 +26,16 @@ def speaker_number(speaker: str | None) -> int | None:
     return int(digits) if digits.isascii() and digits.isdigit() and "_" in (speaker or "") else None
 
 
+def shared_s(one: tuple[float, float], other: tuple[float, float]) -> float:
+    """Return how many seconds two spans share; below zero, how far they lie from each other."""
+    return min(one[1], other[1]) - max(one[0], other[0])
+
+
 def is_same_place(before: tuple[float, float], now: tuple[float, float]) -> bool:
     """Whether two spans of seconds share at least half of the shorter one: neighbours touch, and overlap a little."""
     shorter_s = min(before[1] - before[0], now[1] - now[0])
-    shared_s = min(before[1], now[1]) - max(before[0], now[0])
-    return shared_s >= min(shorter_s / 2, shorter_s)  # a length below zero, which cannot be, is the same as itself
+    # A length below zero, which cannot be, is the same as itself.
+    return shared_s(before, now) >= min(shorter_s / 2, shorter_s)
 
 
 def is_same_extent(before: tuple[float, float], now: tuple[float, float]) -> bool:

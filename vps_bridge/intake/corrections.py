@@ -16,6 +16,7 @@ from vps_bridge.conversations.reversal import corrections_in_force, find_root, f
 from vps_bridge.conversations.store import ConversationStore, HumanLabel, StoreError, Write
 from vps_bridge.errors import Refusal
 from vps_bridge.labelling.corrections import anchors_to_json, find_anchors
+from vps_bridge.labelling.kept_line import LinesNow
 from vps_bridge.labelling.number import Voice, VoiceBook
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.people import NOBODY
@@ -61,7 +62,7 @@ class Corrections:
             write=applied.version,
             event_id=event_id,
             said=[one.model_dump(mode="json", exclude_none=True) for one in said],
-            anchors=anchors_to_json(said, find_anchors(said, book.without_other_lines(segments)), segments),
+            anchors=anchors_to_json(said, find_anchors(said, book.without_other_lines(LinesNow(segments))), segments),
             voices_before=voices,
         )
         self._introduce(conversation, said)

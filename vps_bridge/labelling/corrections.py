@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from schemas.corrections import Correction
 from vps_bridge.conversations.store import StoredSegment
-from vps_bridge.labelling.kept_line import KeptLine, LinesNow, lines_from_json, lines_to_json
+from vps_bridge.labelling.kept_line import KeptLine, LineSearch, LinesNow, lines_from_json, lines_to_json
 from vps_bridge.labelling.local_speaker import LocalSpeaker
 from vps_bridge.labelling.number import Voice, VoiceBook
 
@@ -51,7 +51,7 @@ class KeptCorrection:
         return tuple(voice for voice in self.anchors if not set(voice.segments).isdisjoint(self.said.segment_ids))
 
     @property
-    def others(self) -> AbstractSet[LocalSpeaker]:
+    def others(self) -> frozenset[LocalSpeaker]:
         """The local speakers that were known to be none of those voices."""
         own = [voice.not_members for voice in self.split_voices]
         return frozenset.intersection(*own) if own else frozenset()
@@ -78,23 +78,19 @@ class KeptCorrection:
         The one that it gives a label to stays: whether it has that label still is seen from the segment itself.
         """
         lines = {name: line for name, line in self.lines.items() if name != self.said.segment_id}
-        anchors = tuple(replace(voice, segments=now.find(voice.segments, lines)) for voice in self.anchors)
-        said = self.said.model_copy(update={"segment_ids": now.find(self.said.segment_ids, lines)})
+        search = LineSearch(lines, now)
+        anchors = tuple(replace(voice, segments=search.find(voice.segments)) for voice in self.anchors)
+        said = self.said.model_copy(update={"segment_ids": search.find(self.said.segment_ids)})
         return replace(self, said=said, anchors=anchors)
 
 
-def as_lines_are_now(
-    corrections: Iterable[KeptCorrection], segments: Iterable[StoredSegment]
-) -> tuple[KeptCorrection, ...]:
+def as_lines_are_now(corrections: Iterable[KeptCorrection], now: LinesNow) -> tuple[KeptCorrection, ...]:
     """Return corrections with the ids that their lines have now.
 
     Many backends number their lines: where one more or one less is found, an id is that of another line, of another
     voice perhaps.
     """
     corrections = tuple(corrections)
-    if not corrections:
-        return ()
-    now = LinesNow(segments)
     labelled = {name for name, segment in now.segments.items() if segment.is_human_labelled}
     said_at: dict[str, int] = {}
     for place, kept in enumerate(corrections):

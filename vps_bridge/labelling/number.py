@@ -7,13 +7,12 @@ An untouched segment is one that no clear vote decides, so that it is expected t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 
 from schemas.conversation import VoiceChange
-from vps_bridge.conversations.store import StoredSegment
-from vps_bridge.labelling.kept_line import KeptLine, lines_from_json, lines_to_json, other_lines
+from vps_bridge.labelling.kept_line import KeptLine, LineSearch, LinesNow, lines_from_json, lines_to_json
 from vps_bridge.labelling.local_speaker import LocalSpeaker
 
 RESERVED_NUMBER = 99  # Omi reserves it for its own speech (shared/design/omi-facts.md, section 1)
@@ -87,14 +86,14 @@ class VoiceBook:
         voices = (replace(voice, segments=tuple(segments.get(voice.speaker_id, ()))) for voice in self.voices)
         return replace(self, voices=tuple(voices))
 
-    def with_lines(self, segments: Iterable[StoredSegment]) -> VoiceBook:
+    def with_lines(self, now: LinesNow) -> VoiceBook:
         """Return this book with which lines its segments are now."""
         numbers = self.numbers
-        return replace(self, lines={one.id: KeptLine.of(one) for one in segments if one.id in numbers})
+        return replace(self, lines={name: line for name, line in now.lines.items() if name in numbers})
 
-    def without_other_lines(self, segments: Iterable[StoredSegment]) -> VoiceBook:
+    def without_other_lines(self, now: LinesNow) -> VoiceBook:
         """Return this book without the segments whose ids a new transcription gave to other lines."""
-        gone = other_lines(self.lines, segments)
+        gone = LineSearch(self.lines, now).other_lines()
         if not gone:
             return self
         restored = {name: number for name, number in self.restored.items() if name not in gone}

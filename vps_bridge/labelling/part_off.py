@@ -37,10 +37,9 @@ def part_off(
         if kept.said.kind is CorrectionKind.OTHER_VOICE:
             speech, name = measure(timeline), f"{kept.write}.{kept.place}"
             whole = frozenset(speech.split_off_whole(kept))
-            others = frozenset(kept.others)
-            named = _Lines(name, kept.said.segment_ids, whole, others, kept.heard_jobs)
+            named = _Lines(name, kept.said.segment_ids, whole, kept.others, kept.heard_jobs)
             ids = _lines_to_leave(kept, speech, whole)
-            left = _Lines(f"{name} left", ids, frozenset(speech.go_whole(ids)) - whole, others, kept.heard_jobs)
+            left = _Lines(f"{name} left", ids, frozenset(speech.go_whole(ids)) - whole, kept.others, kept.heard_jobs)
             for lines in (named, left):
                 timeline = _part_lines(timeline, clocks, segments, speech, lines)
     return timeline

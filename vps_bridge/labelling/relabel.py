@@ -39,6 +39,7 @@ from vps_bridge.labelling.embedding_spaces import MEASURED, UNMEASURED
 from vps_bridge.labelling.evidence import AudioTimeline, ConversationEvidence, build_audio_timeline
 from vps_bridge.labelling.job_evidence import JobEvidence
 from vps_bridge.labelling.joint_clock import find_joint_clocks, find_lost_clocks
+from vps_bridge.labelling.kept_line import LinesNow
 from vps_bridge.labelling.link import LinkingRules, Partition
 from vps_bridge.labelling.linked_voices import LinkedVoices, link_voices
 from vps_bridge.labelling.number import VoiceBook, name_voices
@@ -137,7 +138,8 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
     alone, not on the order in which chunks or jobs arrived. Only the numbers also depend on those published before.
     Applying the result and relabelling again changes nothing.
     """
-    evidence, policy = _prepare(evidence, policy)
+    lines = LinesNow(evidence.segments)
+    evidence, policy = _prepare(evidence, policy, lines)
     segments, (timeline, clocks) = evidence.segments, _place(evidence, policy)
     turns = _turns_on_transcript(timeline, clocks)
     measured = measure_segments(turns, segments)
@@ -161,7 +163,7 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
         segments=tuple(map(describe_label, segments, votes, speakers, repeat(naming.numbers), pieces, people_of)),
         changed=changed,
         left_alone=left_alone,
-        voices=note_persons(note_segments(naming, segments, votes, speakers, written), people).with_lines(segments),
+        voices=note_persons(note_segments(naming, segments, votes, speakers, written), people).with_lines(lines),
         voice_changes=naming.changes,
         turns=number_turns(evidence, timeline, clocks, linked.partition, naming.numbers),
         speakers=sum(number is not None for number in naming.numbers),
@@ -175,12 +177,14 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
     )
 
 
-def _prepare(evidence: ConversationEvidence, policy: RelabelPolicy) -> tuple[ConversationEvidence, RelabelPolicy]:
+def _prepare(
+    evidence: ConversationEvidence, policy: RelabelPolicy, lines: LinesNow
+) -> tuple[ConversationEvidence, RelabelPolicy]:
     """Return what was said and written as it holds for the lines that there are now, and the rules of linking here."""
-    corrections = as_lines_are_now(evidence.corrections, evidence.segments)
+    corrections = as_lines_are_now(evidence.corrections, lines)
     linking = linking_rules_for(evidence, policy.linking)
     policy = policy if linking is policy.linking else replace(policy, linking=linking)
-    voices = evidence.voices.without_other_lines(evidence.segments)
+    voices = evidence.voices.without_other_lines(lines)
     return replace(evidence, corrections=corrections, voices=voices), policy
 
 

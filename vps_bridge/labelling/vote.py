@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from itertools import accumulate
 
-from vps_bridge.conversations.store import StoredSegment
+from vps_bridge.conversations.near_in_time import NearInTime
+from vps_bridge.conversations.store import StoredSegment, shared_s
 from vps_bridge.labelling.audio_clock import Span, SpanUnion
 
 
@@ -111,20 +110,17 @@ class _OrderedTurns:
     """Turns in order of time; of many, only those near a segment are looked at."""
 
     def __init__(self, turns: Iterable[TranscriptTurn]) -> None:
-        self._turns = sorted(turns, key=lambda turn: (turn.start_s, turn.end_s, turn.speaker_index))
-        self._starts = [turn.start_s for turn in self._turns]
-        self._ends = list(accumulate((turn.end_s for turn in self._turns), max))  # the latest end so far
-
-    def _near(self, start_s: float, end_s: float) -> list[TranscriptTurn]:
-        return self._turns[bisect_right(self._ends, start_s) : bisect_right(self._starts, end_s)]
+        by_speaker = sorted(turns, key=lambda turn: turn.speaker_index)
+        self._turns = NearInTime(by_speaker, lambda turn: (turn.start_s, turn.end_s))
 
     def measure(self, segment: StoredSegment) -> dict[int, float]:
         """Return how many seconds each speaker speaks in a segment."""
         seconds: dict[int, float] = {}
-        for turn in self._near(segment.start_s, segment.end_s):
-            shared_s = min(segment.end_s, turn.end_s) - max(segment.start_s, turn.start_s)
-            if shared_s > 0:
-                seconds[turn.speaker_index] = seconds.get(turn.speaker_index, 0.0) + shared_s
+        span = segment.start_s, segment.end_s
+        for turn in self._turns.find(span):
+            both_s = shared_s(span, (turn.start_s, turn.end_s))
+            if both_s > 0:
+                seconds[turn.speaker_index] = seconds.get(turn.speaker_index, 0.0) + both_s
         return seconds
 
     def widen(self, segment: StoredSegment, least_s: float) -> StoredSegment:
@@ -132,7 +128,7 @@ class _OrderedTurns:
         if not 0.0 <= segment.end_s - segment.start_s < least_s:
             return segment
         middle_s = (segment.start_s + segment.end_s) / 2
-        turn = next((turn for turn in self._near(middle_s, middle_s) if middle_s < turn.end_s), None)
+        turn = next((turn for turn in self._turns.find((middle_s, middle_s)) if middle_s < turn.end_s), None)
         if turn is None:
             return segment
         start_s, end_s = max(turn.start_s, middle_s - 2 * least_s), min(turn.end_s, middle_s + 2 * least_s)

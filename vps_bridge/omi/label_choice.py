@@ -20,11 +20,14 @@ def labels_of(update: ConversationUpdated) -> dict[str, list[str]]:
     return found
 
 
-def taken_back(update: ConversationUpdated, told: ToldLabels) -> list[str]:
-    """Return the segments that a final update says are nobody's for sure, and that OMI was told are somebody's."""
+def taken_back(update: ConversationUpdated, labels: Labels, told: ToldLabels) -> list[str]:
+    """Return the segments that OMI was told are somebody's, and of which a final update names nobody for sure.
+
+    `labels`: whom it names for sure.
+    """
     if update.state != "final":
         return []
-    said = {one for ids in labels_of(update).values() for one in ids}
+    said = {one for ids in labels.values() for one in ids}
     return were_somebodys([label.id for label in update.segments if label.id not in said], told)
 
 

@@ -96,7 +96,8 @@ class LabelSender:
     def _send(self, ledger: Ledger, found: UntoldUpdate) -> None:
         """Send what is new of an update, and note it. Raises `ApiFailed`, and `ApiRefused` for an unknown user."""
         update = decode(ConversationUpdated, found.payload)
-        labels, back = new_labels(labels_of(update), found.told), taken_back(update, found.told)
+        sure = labels_of(update)
+        labels, back = new_labels(sure, found.told), taken_back(update, sure, found.told)
         if labels or back:
             people = self._api.list_people(found.uid)
             now = self._read_labels(found, [label.id for label in update.segments])

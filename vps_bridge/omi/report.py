@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import time
-from bisect import bisect_left
 from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
 
 from schemas.codec import encode
-from schemas.conversation import ConversationEvent, EventType, TranscriptSegment, Verdict
+from schemas.conversation import ConversationEvent, EventType, Verdict
 from schemas.failure import FailureCode
-from vps_bridge.conversations.store import ConversationStore, StoredSegment
+from vps_bridge.conversations.near_in_time import NearInTime
+from vps_bridge.conversations.store import ConversationStore, shared_s
 from vps_bridge.errors import Refusal
 from vps_bridge.intake.intake import Intake
 from vps_bridge.ledger import Ledger
@@ -114,14 +114,13 @@ class Reporter:
         name, segments = report.conversation.conversation_id, report.conversation.segments
         known = self._ledger.omi.told_near(name, report.uid, report.span)
         stored = self._store.read(name)
-        before = sorted((one for one in (stored.segments if stored else ()) if one.id in known), key=_start_s)
-        longest_s = max((one.end_s - one.start_s for one in before), default=0.0)
+        before = [one for one in (stored.segments if stored else ()) if one.id in known]
+        lines = NearInTime(before, lambda one: (one.start_s, one.end_s))
         for segment in segments:
             if segment.person_id is not None and segment.id not in known:
-                first = bisect_left(before, segment.start_s - longest_s, key=_start_s)
-                last = bisect_left(before, segment.end_s, key=_start_s)
-                half_s = (segment.end_s - segment.start_s) / 2
-                line = next((one for one in before[first:last] if _shared_s(one, segment) > half_s), None)
+                span, half_s = (segment.start_s, segment.end_s), (segment.end_s - segment.start_s) / 2
+                near = lines.find(span)
+                line = next((one for one in near if shared_s((one.start_s, one.end_s), span) > half_s), None)
                 if line is not None:
                     known[segment.id] = known[line.id]._replace(ours=ELSEWHERE)
         return known
@@ -157,14 +156,6 @@ class Reporter:
             make(EventType.SEGMENTS, segments=conversation.segments, removed=gone),
             make(EventType.COMPLETED),
         ]
-
-
-def _start_s(segment: StoredSegment) -> float:
-    return segment.start_s
-
-
-def _shared_s(one: StoredSegment, other: TranscriptSegment) -> float:
-    return min(one.end_s, other.end_s) - max(one.start_s, other.start_s)
 
 
 def _again(told: ToldSegment, reported: str | None) -> ToldSegment:
