@@ -12,19 +12,14 @@ from schemas.conversation import ConversationUpdated, EventType
 from schemas.corrections import Correction
 from tests.brokers import RunningBroker
 from tests.omi.clocked_bridge import ClockedBridge, start_clocked
-from tests.omi.coded_talk import CodedAgent, coded_talk, draw_turns, rows_of
-from tests.omi.omi_api import ADMIN_KEY, FakeApi, run_api
+from tests.omi.coded_talk import CodedAgent
+from tests.omi.omi_api import ADMIN_KEY, FakeApi
+from tests.omi.test_replay import Told, report, send_talk
 from tests.omi.traffic import OmiSender, make_document
 from tests.vps_bridge.live_bridge import Backend, wait_until
 
 BEGAN_AT = 1_780_000_000.0
 NAME = "talk"
-
-
-@pytest.fixture
-def api() -> Iterator[FakeApi]:
-    with run_api() as running:
-        yield running
 
 
 @pytest.fixture
@@ -42,23 +37,34 @@ def found_by_doctor(omi: ClockedBridge) -> str:
     return str(check["found"])
 
 
+def correct(backend: Backend, name: str, kind: str, number: int | None, person: str) -> None:
+    said = Correction.model_validate({"kind": kind, "speaker_id": number, "person_id": person})
+    backend.event(name, EventType.CORRECTED, corrections=(said,))
+
+
+def send_to(omi: ClockedBridge) -> Told:
+    """Send half a minute of two people as OMI does."""
+    sender = OmiSender(omi.add_user("u1"), "A", is_signed=False, buffer_s=5.0)
+    return send_talk(omi, sender, NAME, 30.0, 1, BEGAN_AT + 100)
+
+
+def report_lines(omi: ClockedBridge, told: Told, name: str, lines: list[dict[str, Any]], after_s: float) -> None:
+    """Report a conversation of these lines, so long after the talk began."""
+    document = make_document(name, told.talk.began_at, lines, generation="A")
+    assert report(omi, told, document, told.talk.began_at + after_s).status_code == 200
+
+
 def test_labels_that_omi_does_not_take_are_told_of_and_sent_once_it_does(
     own_broker: RunningBroker, own_backend: Backend, omi: ClockedBridge, api: FakeApi
 ) -> None:
-    turns = draw_turns(1, 30.0, "ab")
-    rows = rows_of(turns, NAME)
-    api.segments, api.broken, api.people = [row["id"] for row in rows], {NAME}, {"anna": "Anna"}
-    sender = OmiSender(omi.add_user("u1"), "A", is_signed=False, buffer_s=5.0)
     with CodedAgent(own_broker, "first") as working, working.at_work():
-        for post in sender.send_audio(coded_talk(turns, BEGAN_AT + 100)):
-            assert omi.post(post).status_code == 200
-        document = make_document(NAME, BEGAN_AT + 100, rows, generation="A")
-        assert omi.post(sender.send_conversation(document, BEGAN_AT + 300)).status_code == 200
+        told = send_to(omi)
+        api.segments, api.broken, api.people = [row["id"] for row in told.rows], {NAME}, {"anna": "Anna"}
+        assert report(omi, told, told.document(), BEGAN_AT + 300).status_code == 200
         labelled = own_backend.wait_updated(NAME)
     number = next(label.speaker_id for label in labelled.segments if label.speaker_id is not None)
     hers = {label.id for label in labelled.segments if label.speaker_id == number}
-    said = Correction.model_validate({"kind": "voice_is", "speaker_id": number, "person_id": "anna"})
-    own_backend.event(NAME, EventType.CORRECTED, corrections=(said,))
+    correct(own_backend, NAME, "voice_is", number, "anna")
 
     def beats() -> list[str]:
         return [beat.last_error for beat in own_backend.seen(BridgeHeartbeat) if beat.last_error]
@@ -69,34 +75,23 @@ def test_labels_that_omi_does_not_take_are_told_of_and_sent_once_it_does(
     api.broken = set()
     wait_until(lambda: {one for _, one in api.labels} == hers, "her lines to be Anna's in OMI")
     wait_until(lambda: found_by_doctor(omi) == "OMI takes them", "the doctor to be content")
-    taken_back = Correction.model_validate({"kind": "voice_is_not", "speaker_id": number, "person_id": "anna"})
-    own_backend.event(NAME, EventType.CORRECTED, corrections=(taken_back,))
+    correct(own_backend, NAME, "voice_is_not", number, "anna")
     wait_until(lambda: "anna" not in api.labels.values(), "her lines to be nobody's in OMI")
-
-
-def correct(backend: Backend, name: str, kind: str, number: int | None, person: str) -> None:
-    said = Correction.model_validate({"kind": kind, "speaker_id": number, "person_id": person})
-    backend.event(name, EventType.CORRECTED, corrections=(said,))
 
 
 def test_what_omi_was_told_comes_back_as_no_persons_word(
     own_broker: RunningBroker, own_backend: Backend, omi: ClockedBridge, api: FakeApi
 ) -> None:
-    turns = draw_turns(1, 30.0, "ab")
-    rows = rows_of(turns, NAME)
-    api.segments, api.people = [row["id"] for row in rows], {"anna": "Anna", "bert": "Bert"}
-    sender = OmiSender(omi.add_user("u1"), "A", is_signed=False, buffer_s=5.0)
-    at = BEGAN_AT + 100
-
-    def report(name: str, after_s: float, **more: Any) -> None:
-        labels = [{**row, "person_id": api.labels.get((name, row["id"])), **more} for row in rows]
-        document = make_document(name, at, labels, generation="A")
-        assert omi.post(sender.send_conversation(document, at + after_s)).status_code == 200
-
+    api.people = {"anna": "Anna", "bert": "Bert"}
     with CodedAgent(own_broker, "first") as working, working.at_work():
-        for post in sender.send_audio(coded_talk(turns, at)):
-            assert omi.post(post).status_code == 200
-        report(NAME, 200)
+        told = send_to(omi)
+        api.segments = [row["id"] for row in told.rows]
+
+        def report_with_labels(name: str, after_s: float, **more: Any) -> None:
+            labels = [{**row, "person_id": api.labels.get((name, row["id"])), **more} for row in told.rows]
+            report_lines(omi, told, name, labels, after_s)
+
+        report_with_labels(NAME, 200)
         labelled = own_backend.wait_updated(NAME)
         number = next(label.speaker_id for label in labelled.segments if label.speaker_id is not None)
         hers = {label.id for label in labelled.segments if label.speaker_id == number}
@@ -104,15 +99,15 @@ def test_what_omi_was_told_comes_back_as_no_persons_word(
         wait_until(lambda: {one for _, one in api.labels} == hers, "her lines to be Anna's in OMI")
 
         # OMI reports it again, as of now and with what it has from us, and joins it with another as a new one.
-        report(NAME, 300, label_source="manual")
+        report_with_labels(NAME, 300, label_source="manual")
         api.labels |= {("joined", one): "anna" for one in hers}
-        report("joined", 301)
+        report_with_labels("joined", 301)
         joined = own_backend.wait_updated("joined")
         number_there = next(label.speaker_id for label in joined.segments if label.id in hers)
         correct(own_backend, "joined", "voice_is", number_there, "bert")
         wait_until(lambda: {api.labels["joined", one] for one in hers} == {"bert"}, "the joined one to be mended")
         api.labels |= {("joined", one): "anna" for one in hers}
-        report("joined", 302, label_source="manual")  # of what OMI had read before
+        report_with_labels("joined", 302, label_source="manual")  # of what OMI had read before
         wait_until(lambda: {api.labels["joined", one] for one in hers} == {"bert"}, "it to be mended again")
 
         correct(own_backend, NAME, "voice_is_not", number, "anna")
@@ -132,37 +127,31 @@ def numbers_of(backend: Backend, hers: list[int]) -> list[int | None]:
 def test_labels_that_come_back_under_new_ids_are_ours_and_what_a_person_set_back_is_hers(
     own_broker: RunningBroker, own_backend: Backend, omi: ClockedBridge, api: FakeApi
 ) -> None:
-    turns = draw_turns(1, 30.0, "ab")
-    rows = rows_of(turns, NAME)
-    anew = [{**row, "id": f"anew-{place}"} for place, row in enumerate(rows)]
-    api.segments = [row["id"] for row in (*rows, *anew)]
     api.people = {"anna": "Anna", "bert": "Bert", "cleo": "Cleo"}
-    sender = OmiSender(omi.add_user("u1"), "A", is_signed=False, buffer_s=5.0)
-    at = BEGAN_AT + 100
-
-    def report(lines: list[dict[str, Any]], after_s: float) -> None:
-        who = [api.labels.get((NAME, row["id"])) for row in lines]
-        labels = [
-            {**row, "person_id": one, "label_source": one and "manual"} for row, one in zip(lines, who, strict=True)
-        ]
-        document = make_document(NAME, at, labels, generation="A")
-        assert omi.post(sender.send_conversation(document, at + after_s)).status_code == 200
-
     with CodedAgent(own_broker, "first") as working, working.at_work():
-        for post in sender.send_audio(coded_talk(turns, at)):
-            assert omi.post(post).status_code == 200
-        report(rows, 300)
-        hers = [place for place, (_, _, speaker) in enumerate(turns) if speaker == "a"]
+        told = send_to(omi)
+        anew = [{**row, "id": f"anew-{place}"} for place, row in enumerate(told.rows)]
+        api.segments = [row["id"] for row in (*told.rows, *anew)]
+
+        def report_with_labels(lines: list[dict[str, Any]], after_s: float) -> None:
+            who = [api.labels.get((NAME, row["id"])) for row in lines]
+            labels = [
+                {**row, "person_id": one, "label_source": one and "manual"} for row, one in zip(lines, who, strict=True)
+            ]
+            report_lines(omi, told, NAME, labels, after_s)
+
+        report_with_labels(told.rows, 300)
+        hers = [place for place, (_, _, speaker) in enumerate(told.turns) if speaker == "a"]
         (number,) = wait_until(lambda: numbers_of(own_backend, hers), "both to be told apart")
         correct(own_backend, NAME, "voice_is", number, "anna")
         wait_until(lambda: len(api.labels) == len(hers), "her lines to be Anna's in OMI")
 
         api.labels |= {(NAME, f"anew-{place}"): "anna" for place in hers}
-        report(anew, 400)
+        report_with_labels(anew, 400)
         first, *others = [(NAME, f"anew-{place}") for place in hers]
         for after_s, who in ((410, "bert"), (420, "anna")):
             api.labels[first] = who
-            report(anew, after_s)
+            report_with_labels(anew, after_s)
         wait_until(lambda: own_backend.seen(ConversationUpdated, NAME)[-1].segments[0].id == "anew-0", "the new lines")
         correct(own_backend, NAME, "voice_is", number, "cleo")
         wait_until(lambda: {api.labels[one] for one in others} == {"cleo"}, "the others to be Cleo's in OMI")

@@ -56,9 +56,13 @@ class Told:
     turns: list[SpokenTurn]
     talk: Talk
 
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return rows_of(self.turns, self.name)
+
     def document(self, conversation_id: str | None = None) -> dict[str, Any]:
-        rows = rows_of(self.turns, self.name)
-        return make_document(conversation_id or self.name, self.talk.began_at, rows, generation=self.sender.generation)
+        name = conversation_id or self.name
+        return make_document(name, self.talk.began_at, self.rows, generation=self.sender.generation)
 
     @property
     def ended_at(self) -> float:
