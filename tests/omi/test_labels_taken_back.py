@@ -95,6 +95,34 @@ def test_what_is_said_of_a_person_while_her_labels_are_on_their_way_is_told_too(
     assert api.labels == {(NAME, "s1"): None if said == "is me" else "id-of-Annika"}
 
 
+@pytest.mark.parametrize("told_as", ["it", "another"])
+def test_a_report_of_whom_omi_had_while_it_is_told_another_is_mended_too(
+    api: FakeApi, ledger: Ledger, tmp_path: Path, counts: CaptureCounts, told_as: str
+) -> None:
+    """OMI writes the one whom it had read over what it is told, and reports that before its answer is here."""
+    api.people, api.labels = {"known": "Anna", "other": "Bert"}, {(NAME, "s1"): "known"}
+    record = OmiConversationRecord(NAME, UID, 0.0, 10.0, 2, "", waits=False)
+    ledger.omi.put(record, {}, {"s1": ToldSegment("known" if told_as == "it" else ELSEWHERE, "known")})
+    assign, pending = OmiApi.assign, [record]
+
+    def assign_and_report(self: OmiApi, *what: Any) -> None:
+        assign(self, *what)
+        while pending:
+            api.labels[NAME, "s1"] = "known"
+            told = ledger.omi.told_near(NAME, UID, (0.0, 10.0))["s1"]
+            ledger.omi.put(pending.pop(), {}, {"s1": told.reported("known")})
+
+    update(ledger, 1, matched("s1", "other"))
+    with patch.object(OmiApi, "assign", assign_and_report):
+        settings = BridgeSettings(data_dir=tmp_path, retry_min_s=0.05, retry_max_s=0.1)
+        running = LabelSender(settings, OmiApi("http", "127.0.0.1", api.port, "", ADMIN_KEY), counts)
+        wait_until(lambda: not pending, "the report")
+        all_told(ledger)
+        running.close()
+        running.join()
+    assert api.labels == {(NAME, "s1"): "other"}
+
+
 def test_an_old_report_takes_nothing_of_what_was_told_meanwhile(ledger: Ledger) -> None:
     tried = ToldSegment("a", "known", ("other",))
     record = OmiConversationRecord(NAME, UID, 0.0, 10.0, 2, "", waits=False)

@@ -68,6 +68,16 @@ class ToldSegment(NamedTuple):
         """Return it, where OMI may have these from us too."""
         return self._replace(tried=tuple({*self.tried, *tried}))
 
+    def reported(self, theirs: str | None) -> ToldSegment:
+        """Return it, where OMI reports a person whom it has from us, or has had: it may have that one again."""
+        if self.ours == ELSEWHERE:
+            return self._replace(theirs=theirs, tried=())
+        return self if theirs == self.theirs else self.and_tried((theirs,))
+
+    def may_have(self, reported: ToldSegment) -> tuple[str | None, ...]:
+        """Return whom OMI may have where it is told another just now, or has one again whom it was told before."""
+        return (*reported.tried, *self.tried, reported.theirs) if self.tried else reported.tried
+
     def then(self, ours: str | None, theirs: str | None, now: float) -> ToldSegment:
         """Return what OMI was told once it is told this."""
         if theirs == self.theirs:
@@ -152,7 +162,8 @@ class OmiBook:
             old: dict[str, tuple[str | None, ...]] = {}
             if told:
                 known = _read_assigned(connection, record.conversation_id)
-                old = {one: said.tried for one, said in told.items() if one in known and said.tried}
+                may = {one: _read_told(known[one]).may_have(said) for one, said in told.items() if one in known}
+                old = {one: tried for one, tried in may.items() if tried}
                 again = {one: _read_told(known[one]).and_tried(tried) for one, tried in old.items()}
                 theirs = {one: said for one, said in told.items() if said == ToldSegment()}
                 values["assigned"] = {**told, **known, **again, **theirs}

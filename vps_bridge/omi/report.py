@@ -98,7 +98,7 @@ class Reporter:
         known = self._told_of(report)
         now = time.time()
         ours = {
-            one.id: _again(known[one.id], one.person_id)
+            one.id: known[one.id].reported(one.person_id)
             for one in said
             if one.id in known and not one.is_user and known[one.id].may_be(one.person_id, now)
         }
@@ -156,10 +156,3 @@ class Reporter:
             make(EventType.SEGMENTS, segments=conversation.segments, removed=gone),
             make(EventType.COMPLETED),
         ]
-
-
-def _again(told: ToldSegment, reported: str | None) -> ToldSegment:
-    """Return what OMI was told, where it reports a person that it has from us, or has had."""
-    if told.ours == ELSEWHERE:
-        return told._replace(theirs=reported, tried=())
-    return told if reported == told.theirs else told._replace(tried=tuple({*told.tried, reported}))
