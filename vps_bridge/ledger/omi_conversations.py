@@ -60,9 +60,15 @@ class ToldSegment(NamedTuple):
         return (self.theirs, self.tried) != (None, ()) and (self.ours != ELSEWHERE or bool(self.tried))
 
     def may_be(self, theirs: str | None, now: float) -> bool:
-        """Whether OMI may have a person that it reports from us, and have made the report before we told it another."""
-        said = (self.theirs, *self.tried, self.before if now - self.changed_at < OLD_REPORT_S else None)
-        return theirs is not None and theirs in said
+        """Whether OMI may have whom it reports from us, or from before we told it another, just before the report.
+
+        Nobody, where it was told so, or had nobody then: it has written what it had read over what it was told.
+        """
+        before = (self.before,) if now - self.changed_at < OLD_REPORT_S else ()
+        if theirs is not None:
+            return theirs in (self.theirs, *self.tried, *before)
+        is_told = theirs in before if self.theirs is not None else bool(self.tried or self.changed_at)
+        return is_told and self.ours != ELSEWHERE
 
     def and_tried(self, tried: tuple[str | None, ...]) -> ToldSegment:
         """Return it, where OMI may have these from us too."""
@@ -309,7 +315,7 @@ def tell_again(connection: Connection, uid: str) -> None:
 
 
 def note_renamed(connection: Connection, uid: str, person_id: str) -> None:
-    """Have OMI be told anew of a person whom it was told under another name."""
+    """Have OMI be told anew of a person whom it was told under another name, or before it was the owner."""
     row = OmiConversationRow
     query = select(row.conversation_id, row.assigned).where(
         row.uid == uid, cast(row.assigned, Text).contains(json.dumps(person_id), autoescape=True)

@@ -393,5 +393,6 @@ def _apply(connection: Connection, owner: str, person_id: str, event: PersonEven
             if event.is_owner:
                 connection.execute(update(PersonRow).where(PersonRow.owner == owner).values(is_owner=False))
             connection.execute(this.values(is_owner=event.is_owner, **newest))
-            tell_again(connection, owner)  # OMI is told of all but the owner
+            note_renamed(connection, owner, person_id)  # OMI is told of all but the owner
+            tell_again(connection, owner)
     note_decision(connection, owner, person_id, event.type, event.conversation_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import structlog
 
@@ -27,7 +27,7 @@ class Sending:
         ledger: Ledger,
         update: UntoldUpdate,
         people: dict[str, str],
-        now: Mapping[str, str | None],
+        read: Callable[[], Mapping[str, str | None]],
         refused: set[tuple[str, str]],
     ) -> None:
         """Send them.
@@ -37,22 +37,24 @@ class Sending:
             ledger: knows the people here, and learns what OMI was told.
             update: what is told of.
             people: the ids and names of those whom OMI knows.
-            now: whom OMI has for each segment.
+            read: asks whom OMI has for each segment. It is asked before every write: a write may take long, and what
+                people say there meanwhile is not written over.
             refused: conversation and segment of what OMI refused when it was sent alone; they are sent last.
         """
         self._api, self._ledger, self._update = api, ledger, update
-        self._people, self._now, self._refused = people, now, refused
+        self._people, self._read, self._refused = people, read, refused
         self.has_sent = False
 
     def send(self, labels: Mapping[str, list[str]], back: Collection[str]) -> None:
         """Send the segments of each person, and those that are nobody's again. Raises the first `ApiFailed`, last."""
         failed: ApiFailed | None = None
         for person, segment_ids in [(None, back), *labels.items()]:
-            free = free_segments(segment_ids, self._now, self._update.told)
-            if not free:
-                continue
             try:
-                self._send_person(person, free)
+                now = self._read()
+                free = free_segments(segment_ids, now, self._update.told)
+                if not free:
+                    continue
+                self._send_person(person, free, now)
             except ApiFailed as error:
                 failed = failed or error
             else:
@@ -60,7 +62,7 @@ class Sending:
         if failed is not None:
             raise failed
 
-    def _send_person(self, person: str | None, segment_ids: list[str]) -> None:
+    def _send_person(self, person: str | None, segment_ids: list[str], now: Mapping[str, str | None]) -> None:
         known = None if person is None else self._ledger.people.get(self._update.uid, person)
         if known is not None and known.is_owner:  # `is_user` from a machine would teach the owner's voice
             person, segment_ids = None, were_somebodys(segment_ids, self._update.told)
@@ -71,19 +73,22 @@ class Sending:
                 about = {"conversation": self._update.conversation_id, "segments": len(segment_ids)}
                 _LOG.info("omi_labels_wait_for_a_name", **about)
                 person, segment_ids = None, were_somebodys(segment_ids, self._update.told)
-        has_it = [one for one in segment_ids if self._now[one] == theirs]
+        has_it = [one for one in segment_ids if now[one] == theirs]
         self._note(has_it, ToldSegment(person, theirs))
-        self._assign([one for one in segment_ids if self._now[one] != theirs], ToldSegment(person, theirs))
+        self._assign([one for one in segment_ids if now[one] != theirs], ToldSegment(person, theirs))
 
     def _assign(self, segment_ids: list[str], told: ToldSegment) -> None:
         """Assign these segments. Raises `ApiFailed`, once what OMI takes is there."""
         name, refusal = self._update.conversation_id, ""
         waiting = [[one for one in segment_ids if ((name, one) in self._refused) is late] for late in (True, False)]
         waiting = [ids for ids in waiting if ids]
-        for _ in range(MAX_ASSIGN_CALLS):
+        for calls in range(MAX_ASSIGN_CALLS):
             if not waiting:
                 break
             ids = waiting.pop()
+            ids = free_segments(ids, self._read(), self._update.told) if calls else ids
+            if not ids:
+                continue
             self._note_trying(ids, told)
             try:
                 self._api.assign(self._update.uid, name, ids, told.theirs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import structlog
 
@@ -27,21 +28,17 @@ TURN = "labels to OMI"  # of several bridges one sends at a time
 
 
 class LabelSender:
-    """One thread with its own connection to the ledger. The pauses after a failure are those of the webhook."""
+    """One thread with its own connection to the ledger."""
 
     def __init__(self, settings: BridgeSettings, api: OmiApi, counts: CaptureCounts) -> None:
         """Send what the ledger has and OMI was not told; `counts` learns what waits and why."""
-        self._settings, self._api, self._counts = settings, api, counts
-        self._rests = WebhookRests(settings.retry_min_s, settings.retry_max_s)
-        self._refused: set[tuple[str, str]] = set()
-        self._error = ""  # the last one, while something waits because of it
-        self._stopping = threading.Event()
+        self._settings, self._delivery = settings, LabelDelivery(settings, api, counts)
         self._thread = threading.Thread(target=self._run, name="omi-labels", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """End soon; what was not sent is sent after the next start."""
-        self._stopping.set()
+        self._delivery.stopping.set()
 
     def join(self) -> None:
         """Wait for the attempt that is under way."""
@@ -49,10 +46,10 @@ class LabelSender:
 
     def _run(self) -> None:
         ledger: Ledger | None = None
-        while not self._stopping.wait(POLL_S):
+        while not self._delivery.stopping.wait(POLL_S):
             try:
                 ledger = ledger or self._open_ledger()
-                self._send_in_turn(ledger)
+                self._delivery.send_due(ledger)
             except Exception as error:  # noqa: BLE001 - a full disk, say: what waits is sent once there is room
                 _LOG.error("omi_labels_wait", error=describe_error(error))
         if ledger is not None:
@@ -61,11 +58,25 @@ class LabelSender:
     def _open_ledger(self) -> Ledger:
         return open_ledger(self._settings, exclusive=False, sync_commits=False, bridge_id=self._settings.bridge_id)
 
-    def _send_in_turn(self, ledger: Ledger) -> None:
+
+class LabelDelivery:
+    """Sends what is due, one conversation after the other. The pauses after a failure are those of the webhook."""
+
+    def __init__(self, settings: BridgeSettings, api: OmiApi, counts: CaptureCounts) -> None:
+        """Send to this API; `counts` learns what waits and why."""
+        self._api, self._counts = api, counts
+        self._rests = WebhookRests(settings.retry_min_s, settings.retry_max_s)
+        self._refused: set[tuple[str, str]] = set()
+        self._error = ""  # the last one, while something waits because of it
+        self.stopping = threading.Event()
+        """Once it is set, nothing more is begun."""
+
+    def send_due(self, ledger: Ledger) -> None:
+        """Send all that is due, unless another bridge sends."""
         if not ledger.take_turn(TURN):
             return
         try:
-            self._send_due(ledger)
+            self._send_each(ledger)
         finally:
             ledger.give_turn(TURN)
         if self._error:
@@ -74,8 +85,8 @@ class LabelSender:
             self._counts.labels_waiting = waiting  # before the reason: whoever sees that tells how many
             self._counts.labels_error = self._error
 
-    def _send_due(self, ledger: Ledger) -> None:
-        while not self._stopping.is_set() and not self._rests.is_down(time.monotonic()):
+    def _send_each(self, ledger: Ledger) -> None:
+        while not self.stopping.is_set() and not self._rests.is_down(time.monotonic()):
             found = self._rests.choose(
                 time.monotonic(), lambda but, newest: ledger.omi.next_untold(but, backwards=newest)
             )
@@ -100,8 +111,8 @@ class LabelSender:
         labels, back = new_labels(sure, found.told), taken_back(update, sure, found.told)
         if labels or back:
             people = self._api.list_people(found.uid)
-            now = self._read_labels(found, [label.id for label in update.segments])
-            sending = Sending(self._api, ledger, found, people, now, self._refused)
+            read = partial(self._read_labels, found, [label.id for label in update.segments])
+            sending = Sending(self._api, ledger, found, people, read, self._refused)
             try:
                 sending.send(labels, back)
             except ApiFailed:

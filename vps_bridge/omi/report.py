@@ -67,11 +67,11 @@ class Reporter:
             return
         known = self._ledger.omi.find(name)
         self._check_owner(report, known)
+        report, told = self._without_ours(report)
         if known is not None and known.body_sha256 == report.body_sha256:
-            self._ledger.omi.put(replace(known, waits=True), {})  # its audio may have come meanwhile
+            self._ledger.omi.put(replace(known, waits=True), {}, told)  # its audio may have come, or labels from here
             return
         posts = 1 if known is None else known.posts + 1
-        report, told = self._without_ours(report)
         for event in self._make_events(report, posts):
             receipt = self._intake.take_event(name, encode(event))
             if receipt is not None and receipt.verdict is Verdict.REFUSED:
@@ -91,18 +91,12 @@ class Reporter:
 
         Where OMI has somebody else by now, it is a person's word, and stays one: of those it returns nothing told.
         """
-        conversation = report.conversation
-        said = [one for one in conversation.segments if one.person_id is not None or one.is_user]
-        if not said:
-            return report, {}
-        known = self._told_of(report)
-        now = time.time()
-        ours = {
-            one.id: known[one.id].reported(one.person_id)
-            for one in said
-            if one.id in known and not one.is_user and known[one.id].may_be(one.person_id, now)
-        }
-        theirs = {one.id: ToldSegment() for one in said if one.id in known and one.id not in ours}
+        conversation, known, now = report.conversation, self._told_of(report), time.time()
+        told = [one for one in conversation.segments if one.id in known]
+        echoes = [one for one in told if not one.is_user and known[one.id].may_be(one.person_id, now)]
+        ours = {one.id: known[one.id].reported(one.person_id) for one in echoes}
+        said = [one.id for one in told if one.person_id is not None or one.is_user]
+        theirs = {one: ToldSegment() for one in said if one not in ours}
         blank = {"person_id": None, "label_source": None}
         segments = tuple(
             segment.model_copy(update=blank) if segment.id in ours else segment for segment in conversation.segments
@@ -121,8 +115,9 @@ class Reporter:
                 span, half_s = (segment.start_s, segment.end_s), (segment.end_s - segment.start_s) / 2
                 near = lines.find(span)
                 line = next((one for one in near if shared_s((one.start_s, one.end_s), span) > half_s), None)
-                if line is not None:
-                    known[segment.id] = known[line.id]._replace(ours=ELSEWHERE)
+                if line is not None:  # a label by hand does not go along: OMI keeps it
+                    told = known[line.id]
+                    known[segment.id] = told._replace(ours=ELSEWHERE) if line.is_human_labelled else told
         return known
 
     def end_live(self, report: Report) -> None:
