@@ -2,7 +2,7 @@
 
 
 class HandClock:
-    """Monotonic seconds: set `now_s`."""
+    """Monotonic seconds, or Unix time: set `now_s`."""
 
     def __init__(self, now_s: float = 1_000.0) -> None:
         self.now_s = now_s

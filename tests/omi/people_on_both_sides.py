@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from schemas.people import PersonEventType
+from tests.hand_clock import HandClock
 from tests.omi.labelled_talk import UID, LabelledTalk
 from tests.omi.simulated_omi import OmiLine, SimulatedOmi
 from tests.vps_bridge.labelling.drawn_conversation import DrawnConversation
@@ -20,20 +21,10 @@ OLD_S = 300.0
 
 
 @dataclass
-class Clock:
-    """Unix time, as the bridge reads it."""
-
-    now: float = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@dataclass
 class WatchedOmi(SimulatedOmi):
     """Notes when it was asked to have whom in which line."""
 
-    clock: Clock = field(default_factory=Clock)
+    clock: HandClock = field(default_factory=HandClock)
     asked: dict[str, list[tuple[float, str | None]]] = field(default_factory=dict)
 
     def assign(self, uid: str, conversation_id: str, segment_ids: Sequence[str], person_id: str | None) -> None:
@@ -50,7 +41,7 @@ class BothSides:
     omi: WatchedOmi
     drawn: DrawnConversation
     draw: random.Random
-    clock: Clock
+    clock: HandClock
     names_source: bool = True
     words: dict[str, str | None] = field(default_factory=dict)
     """By line: whom a person said in OMI, where nobody could take it for what came from here."""
@@ -64,6 +55,7 @@ class BothSides:
     """By line: whom a person said here, after what was said in OMI."""
     reports: list[tuple[float, list[dict[str, Any]]]] = field(default_factory=list)
     processing: tuple[float, dict[str, OmiLine]] | None = None
+    second: dict[str, str] = field(default_factory=dict)
     events: list[str] = field(default_factory=list)
     log: list[str] = field(default_factory=lambda: ["begin"])
 
@@ -92,6 +84,8 @@ class BothSides:
             self.join,
             self.merge,
             self.refuse,
+            self.remove,
+            self.name_twice,
             self.change_trouble,
             self.talk.start_again,
         ]
@@ -101,17 +95,24 @@ class BothSides:
 
     def say_in_omi(self) -> None:
         line = self.draw.choice(sorted(self.omi.lines))
-        person = self.draw.choice([*sorted(self.omi.people), None, OWNER])
+        person = self.draw.choice([*self.known_there, None, OWNER])
         if person == self.omi.lines[line].person:
             return
         asked = self.omi.asked.get(line, [])
         is_recent = any(self.clock() - at < OLD_S and person in (None, who) for at, who in asked)
+        is_known = line in self.reported
         self.omi.say(line, person)
         self.log[-1] += f" {line} {person}"
         self.words[line] = person
         self.reported.discard(line)
         self.by_hand.pop(line, None)
-        (self.unsure.add if is_recent or self.may_be_asked(line, person) else self.unsure.discard)(line)
+        is_no_change = person is None and not asked and not is_known  # as if nobody had ever been there
+        is_unsure = is_recent or is_no_change or self.may_be_asked(line, person)
+        (self.unsure.add if is_unsure else self.unsure.discard)(line)
+
+    @property
+    def known_there(self) -> list[str]:
+        return sorted(self.omi.people.keys() - {"second"})
 
     def may_be_asked(self, line: str, person: str | None) -> bool:
         """Whether a call whose answer was lost may have said it."""
@@ -145,7 +146,7 @@ class BothSides:
 
     def say_here(self) -> None:
         numbers = sorted({one for one in self.talk.numbers.values() if one is not None})
-        person = self.draw.choice([f"p-{one}" for one in self.drawn.people] + sorted(self.omi.people))
+        person = self.draw.choice([f"p-{one}" for one in self.drawn.people] + self.known_there)
         kind = self.draw.choice(["voice_is", "voice_is", "segment_is", "voice_is_not", "same_voice", "other_voice"])
         if kind == "segment_is":
             line = self.draw.choice(sorted(self.talk.numbers))
@@ -209,7 +210,7 @@ class BothSides:
             self.process()
         while self.reports and self.clock() + later_s - self.reports[0][0] >= OLD_S:
             self.take_report()
-        self.clock.now += later_s
+        self.clock.now_s += later_s
 
     def renumber(self) -> None:
         if self.draw.random() < 0.5 or self.processing is not None:
@@ -269,6 +270,21 @@ class BothSides:
     def refuse(self) -> None:
         self.omi.refused = set() if self.omi.refused else {self.draw.choice(sorted(self.omi.lines))}
 
+    def remove(self) -> None:
+        if self.processing is None and len(self.omi.lines) > 3:
+            line = self.draw.choice(sorted(self.omi.lines))
+            del self.omi.lines[line]
+            self.words.pop(line, None)
+            self.log[-1] += f" {line}"
+            self.report()
+
+    def name_twice(self) -> None:
+        """Somebody makes a second person of a name in OMI; until one of them is gone nobody can tell who is meant."""
+        name = self.draw.choice([*self.omi.people.values(), *"ABCD"])
+        self.second = {} if self.second else {"second": name}
+        self.omi.people.pop("second", None)
+        self.omi.people |= self.second
+
     def change_trouble(self) -> None:
         self.omi.trouble = 0.0 if self.omi.trouble else self.draw.choice([0.2, 0.6])
 
@@ -282,8 +298,9 @@ class BothSides:
         while self.reports:
             self.take_report()
         self.omi.trouble, self.omi.refused = 0.0, set()
+        self.omi.people.pop("second", None)
         assert self.talk.send(), "it comes to an end"
-        self.clock.now += OLD_S + 100
+        self.clock.now_s += OLD_S + 100
         self.report_again()
         assert self.talk.send(), "it comes to an end"
 

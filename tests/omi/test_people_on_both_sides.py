@@ -9,8 +9,9 @@ from unittest.mock import patch
 import pytest
 
 from schemas.people import PersonEventType
+from tests.hand_clock import HandClock
 from tests.omi.labelled_talk import open_talk
-from tests.omi.people_on_both_sides import BothSides, Clock, WatchedOmi
+from tests.omi.people_on_both_sides import BothSides, WatchedOmi
 from tests.omi.simulated_omi import OmiLine
 from tests.vps_bridge.labelling.drawn_conversation import DrawnConversation
 from vps_bridge.omi.api import OWNER
@@ -25,7 +26,7 @@ def test_omi_has_in_the_end_what_was_said_last(seeds: range) -> None:
 
 
 def go_through(seed: int) -> None:
-    drawn, draw, clock = DrawnConversation(seed), random.Random(seed + 17), Clock()
+    drawn, draw, clock = DrawnConversation(seed), random.Random(seed + 17), HandClock(1_800_000_000.0)
     texts = {one.id: one for one in drawn.segments}
     lines = {f"l-{one}": OmiLine(f"l-{one}", line.start_s, line.end_s, line.text) for one, line in texts.items()}
     people = {f"o-{one}": one for one in drawn.people if draw.random() < 0.7}
@@ -38,7 +39,7 @@ def go_through(seed: int) -> None:
         both.report_again()
         for _ in range(draw.randint(0, len(drawn.jobs))):
             both.hear()
-        for _ in range(draw.randint(3, 14)):
+        for _ in range(draw.randint(3, 30)):
             both.step()
         check(both)
 

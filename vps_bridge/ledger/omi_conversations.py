@@ -45,13 +45,13 @@ class ToldSegment(NamedTuple):
 
     `ours` is None too where the person has another name by now, and `ELSEWHERE` where only a conversation that OMI
     merged or split into this one told it. `tried`: whom else OMI may have got from us, where no answer came, or may
-    have again. `before`: whom it was told before, up to `changed_at` (Unix time).
+    have again. `before`: whom it had before, where that changed not long before `changed_at` (Unix time), or then.
     """
 
     ours: str | None = None
     theirs: str | None = None
     tried: tuple[str | None, ...] = ()
-    before: str | None = None
+    before: tuple[str | None, ...] = ()
     changed_at: float = 0.0
 
     @property
@@ -64,11 +64,14 @@ class ToldSegment(NamedTuple):
 
         Nobody, where it was told so, or had nobody then: it has written what it had read over what it was told.
         """
-        before = (self.before,) if now - self.changed_at < OLD_REPORT_S else ()
         if theirs is not None:
-            return theirs in (self.theirs, *self.tried, *before)
-        is_told = theirs in before if self.theirs is not None else bool(self.tried or self.changed_at)
+            return theirs in (self.theirs, *self.tried, *self.had(now))
+        is_told = theirs in self.had(now) if self.theirs is not None else bool(self.tried or self.changed_at)
         return is_told and self.ours != ELSEWHERE
+
+    def had(self, now: float) -> tuple[str | None, ...]:
+        """Return whom OMI had so short a time ago that it may still write, or report, that it has them."""
+        return self.before if now - self.changed_at < OLD_REPORT_S else ()
 
     def and_tried(self, tried: tuple[str | None, ...]) -> ToldSegment:
         """Return it, where OMI may have these from us too."""
@@ -84,11 +87,12 @@ class ToldSegment(NamedTuple):
         """Return whom OMI may have where it is told another just now, or has one again whom it was told before."""
         return (*reported.tried, *self.tried, reported.theirs) if self.tried else reported.tried
 
-    def then(self, ours: str | None, theirs: str | None, now: float) -> ToldSegment:
-        """Return what OMI was told once it is told this."""
-        if theirs == self.theirs:
+    def then(self, ours: str | None, theirs: str | None, had: str | None, now: float) -> ToldSegment:
+        """Return what OMI was told once it is told this, where it `had` somebody."""
+        others = {self.theirs, had} - {theirs}
+        if not others:
             return ToldSegment(ours, theirs, (), self.before, self.changed_at)
-        return ToldSegment(ours, theirs, (), self.theirs, now)
+        return ToldSegment(ours, theirs, (), tuple({*self.had(now), *others}), now)
 
 
 @dataclass(frozen=True)
@@ -331,8 +335,9 @@ def _read_assigned(connection: Connection, conversation_id: str) -> dict[str, An
 
 
 def _read_told(said: list[Any]) -> ToldSegment:
-    """Return what was told, as the ledger keeps it; it was without `tried` until 2026-11-30."""
-    return ToldSegment(said[0], said[1], tuple(said[2]) if said[2:] else (), *said[3:])
+    """Return what was told, as the ledger keeps it; it was its first two fields until 2026-11-30."""
+    tried, before = (tuple(said[place]) if said[place:] else () for place in (2, 3))
+    return ToldSegment(said[0], said[1], tried, before, *said[4:])
 
 
 def _join_labels(connection: Connection, conversation_id: str, labels: Labels) -> dict[str, list[str]]:

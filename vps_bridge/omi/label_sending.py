@@ -74,10 +74,10 @@ class Sending:
                 _LOG.info("omi_labels_wait_for_a_name", **about)
                 person, segment_ids = None, were_somebodys(segment_ids, self._update.told)
         has_it = [one for one in segment_ids if now[one] == theirs]
-        self._note(has_it, ToldSegment(person, theirs))
-        self._assign([one for one in segment_ids if now[one] != theirs], ToldSegment(person, theirs))
+        self._note(has_it, ToldSegment(person, theirs), now)
+        self._assign([one for one in segment_ids if now[one] != theirs], ToldSegment(person, theirs), now)
 
-    def _assign(self, segment_ids: list[str], told: ToldSegment) -> None:
+    def _assign(self, segment_ids: list[str], told: ToldSegment, now: Mapping[str, str | None]) -> None:
         """Assign these segments. Raises `ApiFailed`, once what OMI takes is there."""
         name, refusal = self._update.conversation_id, ""
         waiting = [[one for one in segment_ids if ((name, one) in self._refused) is late] for late in (True, False)]
@@ -85,8 +85,8 @@ class Sending:
         for calls in range(MAX_ASSIGN_CALLS):
             if not waiting:
                 break
-            ids = waiting.pop()
-            ids = free_segments(ids, self._read(), self._update.told) if calls else ids
+            ids, now = waiting.pop(), self._read() if calls else now
+            ids = free_segments(ids, now, self._update.told)
             if not ids:
                 continue
             self._note_trying(ids, told)
@@ -100,7 +100,7 @@ class Sending:
                 _LOG.warning("omi_labels_refused", error=refusal, conversation=name, segments=len(ids))
             else:
                 self.has_sent = True
-                self._note(ids, told)
+                self._note(ids, told, now)
                 self._refused.difference_update((name, one) for one in ids)
                 _LOG.info("omi_labels_sent", conversation=name, segments=len(ids))
         if waiting or any((name, one) in self._refused for one in segment_ids):
@@ -115,10 +115,10 @@ class Sending:
         trying = {one: said._replace(tried=tuple({*said.tried, told.theirs})) for one, said in before.items()}
         self._ledger.omi.note_assigned(self._update, trying)
 
-    def _note(self, segment_ids: Collection[str], told: ToldSegment) -> None:
+    def _note(self, segment_ids: Collection[str], told: ToldSegment, had: Mapping[str, str | None]) -> None:
         if segment_ids:
-            now = time.time()
-            said = {one: self._before(one).then(told.ours, told.theirs, now) for one in segment_ids}
+            at = time.time()
+            said = {one: self._before(one).then(told.ours, told.theirs, had[one], at) for one in segment_ids}
             self._ledger.omi.note_assigned(self._update, said)
 
     def _find_person(self, person: str, name: str | None) -> str | None:
