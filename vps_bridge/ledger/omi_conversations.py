@@ -161,14 +161,22 @@ class OmiBook:
             row = connection.execute(query).first()
             return None if row is None else OmiConversationRecord(*row)
 
-    def put(self, record: OmiConversationRecord, labels: Labels, told: Mapping[str, ToldSegment] | None = None) -> None:
+    def put(
+        self,
+        record: OmiConversationRecord,
+        labels: Labels,
+        told: Mapping[str, ToldSegment] | None = None,
+        heard: Mapping[str, str] | None = None,
+    ) -> None:
         """Note what was reported, and the labels that OMI has by itself; those that it had before stay known.
 
         `told`: those that it has from us; what it was told for this very conversation stays as it is, and is told
         again where OMI may have whom it was told before once more. Nothing, where a person said otherwise there.
+        `heard`: by segment whom it has by itself in this report; None leaves what was heard last.
         """
         with self._database.writing(record.conversation_id) as connection:
             values = {**vars(record), "sent_labels": _join_labels(connection, record.conversation_id, labels)}
+            values |= {} if heard is None else {"heard": dict(heard)}
             old: dict[str, tuple[str | None, ...]] = {}
             if told:
                 known = _read_assigned(connection, record.conversation_id)
@@ -185,6 +193,12 @@ class OmiBook:
                 .on_conflict_do_update(index_elements=["conversation_id"], set_=changed)
             )
             look_again(connection, record.conversation_id)
+
+    def heard_last(self, conversation_id: str) -> dict[str, str]:
+        """Return by segment whom OMI had by itself in its last report of a conversation."""
+        query = select(OmiConversationRow.heard).where(OmiConversationRow.conversation_id == conversation_id)
+        with self._database.reading() as connection:
+            return connection.scalar(query) or {}
 
     def told_near(self, conversation_id: str, uid: str, span: tuple[float, float]) -> dict[str, ToldSegment]:
         """Return what OMI was told of a conversation's segments, also as segments of others of the user at its time."""

@@ -276,6 +276,7 @@ class OmiConversationRow(Base):
     sent_version: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     sent_labels: Mapped[Any] = mapped_column(JSON, default=dict)
     assigned: Mapped[Any] = mapped_column(JSON, default=dict, server_default=text("'{}'"))
+    heard: Mapped[Any] = mapped_column(JSON, default=dict, server_default=text("'{}'"))
     untold: Mapped[bool] = mapped_column(default=False, server_default=false())
     gone: Mapped[bool] = mapped_column(default=False, server_default=false())
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
 
 from schemas.codec import encode
-from schemas.conversation import ConversationEvent, EventType, Verdict
+from schemas.conversation import ConversationEvent, EventType, TranscriptSegment, Verdict
 from schemas.failure import FailureCode
 from vps_bridge.conversations.near_in_time import NearInTime
 from vps_bridge.conversations.store import ConversationStore, shared_s
@@ -19,10 +20,12 @@ from vps_bridge.intake.intake import Intake
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.omi_conversations import ELSEWHERE, OmiConversationRecord, ToldSegment
 from vps_bridge.moments import to_moment
+from vps_bridge.omi.api import OWNER
 from vps_bridge.omi.documents import OmiConversation
 from vps_bridge.omi.live import LiveConversations
 
 _LOG = structlog.get_logger(__name__)
+_LABEL = {"speaker", "is_user", "person_id", "label_source"}
 CLOCK_TOLERANCE_S = 5.0
 """Live reports place second 0 of the transcript to about this; a started_at within it is believed."""
 
@@ -71,18 +74,19 @@ class Reporter:
         if known is not None and known.body_sha256 == report.body_sha256:
             self._ledger.omi.put(replace(known, waits=True), {}, told)  # its audio may have come, or labels from here
             return
-        posts = 1 if known is None else known.posts + 1
+        posts, heard = 1 if known is None else known.posts + 1, _words_of(report)
+        report = self._without_old_words(report, heard)
         for event in self._make_events(report, posts):
             receipt = self._intake.take_event(name, encode(event))
             if receipt is not None and receipt.verdict is Verdict.REFUSED:
                 raise Refusal(FailureCode(receipt.reason or FailureCode.PAYLOAD_MALFORMED), receipt.message or "")
         started_at, ended_at = report.span
         labels: dict[str, list[str]] = {}
-        for segment in report.conversation.segments:
-            if segment.person_id is not None:
-                labels.setdefault(segment.person_id, []).append(segment.id)
+        for segment_id, person in heard.items():
+            if person != OWNER:
+                labels.setdefault(person, []).append(segment_id)
         record = OmiConversationRecord(name, report.uid, started_at, ended_at, posts, report.body_sha256, waits=True)
-        self._ledger.omi.put(record, labels, told)
+        self._ledger.omi.put(record, labels, told, heard)
         self.end_live(report)
         _LOG.info("omi_conversation", conversation=name, posts=posts, segments=len(report.conversation.segments))
 
@@ -102,6 +106,16 @@ class Reporter:
             segment.model_copy(update=blank) if segment.id in ours else segment for segment in conversation.segments
         )
         return replace(report, conversation=replace(conversation, segments=segments)), ours | theirs
+
+    def _without_old_words(self, report: Report, heard: Mapping[str, str]) -> Report:
+        """Return a report that says nothing of labels that the last one had too: what was said here since stays."""
+        conversation, name = report.conversation, report.conversation.conversation_id
+        last, stored = self._ledger.omi.heard_last(name), self._store.read(name)
+        old = {one.id for one in (stored.segments if stored else ()) if last.get(one.id, "") == heard.get(one.id)}
+        if not old:
+            return report
+        segments = tuple(_without_label(one) if one.id in old else one for one in conversation.segments)
+        return replace(report, conversation=replace(conversation, segments=segments))
 
     def _told_of(self, report: Report) -> dict[str, ToldSegment]:
         """Return what OMI was told of a report's segments, also of those whose lines had other ids."""
@@ -151,3 +165,14 @@ class Reporter:
             make(EventType.SEGMENTS, segments=conversation.segments, removed=gone),
             make(EventType.COMPLETED),
         ]
+
+
+def _words_of(report: Report) -> dict[str, str]:
+    """Return by segment whom OMI has by itself: a person's id, or `OWNER`."""
+    said = {one.id: OWNER if one.is_user else one.person_id for one in report.conversation.segments}
+    return {segment_id: person for segment_id, person in said.items() if person is not None}
+
+
+def _without_label(segment: TranscriptSegment) -> TranscriptSegment:
+    """Return a segment that says nothing of who speaks: what is missing is no change."""
+    return TranscriptSegment.model_validate(segment.model_dump(exclude=_LABEL, exclude_unset=True))
