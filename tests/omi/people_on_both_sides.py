@@ -100,6 +100,7 @@ class BothSides:
             return
         asked = self.omi.asked.get(line, [])
         is_recent = any(self.clock() - at < OLD_S and person in (None, who) for at, who in asked)
+        is_recent |= bool(asked) and asked[-1][1] == person
         is_known = line in self.reported
         self.omi.say(line, person)
         self.log[-1] += f" {line} {person}"
@@ -109,6 +110,11 @@ class BothSides:
         is_no_change = person is None and not asked and not is_known  # as if nobody had ever been there
         is_unsure = is_recent or is_no_change or self.may_be_asked(line, person)
         (self.unsure.add if is_unsure else self.unsure.discard)(line)
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """What OMI would report now."""
+        return [line.row(names_its_source=self.names_source) for line in self.omi.lines.values()]
 
     @property
     def known_there(self) -> list[str]:
@@ -131,8 +137,7 @@ class BothSides:
         self.report()
 
     def report(self) -> None:
-        rows = [line.row(names_its_source=self.names_source) for line in self.omi.lines.values()]
-        self.reports.append((self.clock(), rows))
+        self.reports.append((self.clock(), self.rows))
         if self.draw.random() < 0.6:
             self.take_report()
 

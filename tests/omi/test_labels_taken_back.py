@@ -1,6 +1,7 @@
 """Labels that were mended, taken back or refused: OMI has in the end what is said here, or the bridge tells of it."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -121,6 +122,29 @@ def test_a_report_of_whom_omi_had_while_it_is_told_another_is_mended_too(
         running.close()
         running.join()
     assert api.labels == {(NAME, "s1"): "other"}
+
+
+def test_what_a_person_says_in_omi_between_two_calls_is_not_written_over(
+    api: FakeApi, ledger: Ledger, tmp_path: Path, counts: CaptureCounts
+) -> None:
+    api.people, api.refused = {"known": "Anna", "other": "Bert", "hers": "Cleo"}, {"s1"}
+    assign, left = OmiApi.assign, ["s4", "s3"]
+
+    def assign_slowly(self: OmiApi, uid: str, name: str, ids: Sequence[str], who: str | None) -> None:
+        if left:
+            api.labels[NAME, left.pop()] = "hers"
+        assign(self, uid, name, ids, who)
+
+    update(ledger, 1, *(matched(one, "known") for one in ("s1", "s2", "s3")), matched("s4", "other"))
+    with patch.object(OmiApi, "assign", assign_slowly):
+        settings = BridgeSettings(data_dir=tmp_path, retry_min_s=0.05, retry_max_s=0.1)
+        running = LabelSender(settings, OmiApi("http", "127.0.0.1", api.port, "", ADMIN_KEY), counts)
+        wait_until(lambda: counts.labels_waiting == 1 and not left, "it to be told that one line is refused")
+        api.refused = set()
+        all_told(ledger)
+        running.close()
+        running.join()
+    assert api.labels == {(NAME, "s1"): "known", (NAME, "s2"): "known", (NAME, "s3"): "hers", (NAME, "s4"): "hers"}
 
 
 def test_an_old_report_takes_nothing_of_what_was_told_meanwhile(ledger: Ledger) -> None:

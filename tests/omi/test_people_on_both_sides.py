@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from unittest.mock import patch
 
 import pytest
@@ -25,23 +27,82 @@ def test_omi_has_in_the_end_what_was_said_last(seeds: range) -> None:
         go_through(seed)
 
 
+def test_a_report_of_the_same_bytes_says_that_omi_wrote_over_what_it_was_told() -> None:
+    with one_talk() as both:
+        read, rows = both.omi.begin_processing(), both.rows
+        both.talk.report(rows, 0)
+        hers = name_a_voice(both, "o-A")
+        both.omi.end_processing(read)
+        both.talk.report(rows, 0)
+        assert both.talk.send()
+        assert {both.omi.lines[one].person for one in hers} == {"o-A"}
+
+
+def test_what_was_corrected_here_stays_when_omi_reports_its_older_label_again() -> None:
+    with one_talk() as both:
+        both.omi.say("l-s01", "o-A")
+        both.report_again()
+        both.talk.correct(kind="segment_is", segment_id="l-s01", person_id="p-B")
+        both.omi.say("l-s02", "o-A")
+        both.report_again()
+        assert both.talk.persons["l-s01"] == "p-B"
+        both.omi.say("l-s01", None)
+        both.report_again()
+        both.omi.say("l-s01", "o-A")
+        both.report_again()
+        assert both.talk.persons["l-s01"] == "o-A"
+
+
+def test_whoever_becomes_the_owner_is_nobody_in_omi() -> None:
+    with one_talk() as both:
+        hers = name_a_voice(both, "p-A")
+        assert {both.omi.lines[one].person for one in hers} == {"o-A"}
+        both.talk.know("p-A", PersonEventType.OWNER, is_owner=True)
+        assert both.talk.send()
+        assert {both.omi.lines[one].person for one in hers} == {None}
+
+
+def name_a_voice(both: BothSides, person: str) -> list[str]:
+    """Name the first voice, send that to OMI, and return its lines."""
+    both.talk.correct(kind="voice_is", speaker_id=0, person_id=person)
+    assert both.talk.send()
+    return [one for one, number in both.talk.numbers.items() if number == 0 and both.talk.persons[one] == person]
+
+
+@contextmanager
+def one_talk() -> Iterator[BothSides]:
+    """A talk of which all was heard; both sides know all people."""
+    drawn, draw, clock = DrawnConversation(2), random.Random(0), HandClock(1_800_000_000.0)
+    with begin(drawn, draw, clock, known=1.0) as both:
+        while len(both.talk.jobs) < len(drawn.jobs):
+            both.hear()
+        yield both
+
+
 def go_through(seed: int) -> None:
     drawn, draw, clock = DrawnConversation(seed), random.Random(seed + 17), HandClock(1_800_000_000.0)
-    texts = {one.id: one for one in drawn.segments}
-    lines = {f"l-{one}": OmiLine(f"l-{one}", line.start_s, line.end_s, line.text) for one, line in texts.items()}
-    people = {f"o-{one}": one for one in drawn.people if draw.random() < 0.7}
-    omi = WatchedOmi(lines, people, draw, clock=clock)
-    with patch.object(time, "time", clock), open_talk(omi, drawn) as talk:
-        both = BothSides(talk, omi, drawn, draw, clock, names_source=draw.random() < 0.6)
-        for one in drawn.people:
-            if draw.random() < 0.8:
-                talk.know(f"p-{one}", PersonEventType.NAMED, name=one)
-        both.report_again()
+    with begin(drawn, draw, clock, known=0.75) as both:
         for _ in range(draw.randint(0, len(drawn.jobs))):
             both.hear()
         for _ in range(draw.randint(3, 30)):
             both.step()
         check(both)
+
+
+@contextmanager
+def begin(drawn: DrawnConversation, draw: random.Random, clock: HandClock, known: float) -> Iterator[BothSides]:
+    """A talk that OMI has reported. `known`: how likely it is that somebody is known in OMI, and here by name."""
+    ids = {line.id: f"l-{line.id}" for line in drawn.segments}
+    lines = {ids[one.id]: OmiLine(ids[one.id], one.start_s, one.end_s, one.text) for one in drawn.segments}
+    people = {f"o-{one}": one for one in drawn.people if draw.random() < known}
+    omi = WatchedOmi(lines, people, draw, clock=clock)
+    with patch.object(time, "time", clock), open_talk(omi, drawn) as talk:
+        both = BothSides(talk, omi, drawn, draw, clock, names_source=draw.random() < 0.6)
+        for one in drawn.people:
+            if draw.random() < known:
+                talk.know(f"p-{one}", PersonEventType.NAMED, name=one)
+        both.report_again()
+        yield both
 
 
 def check(both: BothSides) -> None:
