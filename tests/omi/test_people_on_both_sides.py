@@ -62,6 +62,50 @@ def test_whoever_becomes_the_owner_is_nobody_in_omi() -> None:
         assert {both.omi.lines[one].person for one in hers} == {None}
 
 
+def test_nobody_whom_omi_got_from_here_is_no_persons_word() -> None:
+    with one_talk() as both:
+        both.names_source = True
+        both.talk.correct(kind="segment_is", segment_id="l-s01", person_id="p-A")
+        assert both.talk.send()
+        both.talk.know("p-A", PersonEventType.OWNER, is_owner=True)
+        assert both.talk.send()
+        both.report_again()
+        assert (both.omi.lines["l-s01"].person, both.talk.persons["l-s01"]) == (None, "p-A")
+
+
+def test_a_name_that_is_taken_back_here_goes_from_both_halves_of_a_line_that_omi_cut() -> None:
+    with one_talk() as both:
+        line = name_a_voice(both, "o-A")[0]
+        both.omi.cut(line, "half")
+        both.talk.correct(kind="voice_is_not", speaker_id=0, person_id="o-A")
+        both.report_again()
+        assert both.talk.send()
+        assert [both.omi.lines[one].person for one in (line, "half")] == [None, None]
+
+
+def test_a_label_by_hand_stays_in_omi_where_its_line_has_another_id() -> None:
+    with one_talk() as both:
+        both.talk.correct(kind="segment_is", segment_id="l-s01", person_id="o-A")
+        assert both.talk.send()
+        new_id = both.omi.renumber("n")["l-s01"]
+        both.report_again()
+        assert both.talk.send()
+        assert both.omi.lines[new_id].person == "o-A"
+
+
+def test_omi_may_write_over_a_mended_label_what_it_had_written_over_the_one_before() -> None:
+    with one_talk() as both:
+        nobody = both.omi.begin_processing()
+        name_a_voice(both, "o-A")
+        both.omi.end_processing(nobody)
+        both.report_again()
+        hers = name_a_voice(both, "o-B")
+        both.omi.end_processing(nobody)
+        both.report_again()
+        assert both.talk.send()
+        assert {both.omi.lines[one].person for one in hers} == {"o-B"}
+
+
 def name_a_voice(both: BothSides, person: str) -> list[str]:
     """Name the first voice, send that to OMI, and return its lines."""
     both.talk.correct(kind="voice_is", speaker_id=0, person_id=person)
