@@ -99,6 +99,7 @@ def test_omi_may_write_over_a_mended_label_what_it_had_written_over_the_one_befo
         name_a_voice(both, "o-A")
         both.omi.end_processing(nobody)
         both.report_again()
+        both.clock.now_s += 400.0
         hers = name_a_voice(both, "o-B")
         both.omi.end_processing(nobody)
         both.report_again()
