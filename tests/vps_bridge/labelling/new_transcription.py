@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from schemas.conversation import TranscriptSegment
 
 WAYS = ("new ids", "one line less", "one line more", "joined", "halved", "trimmed")
-LONG_S = 3.0
+WITH_ANOTHER_CLOCK = (*WAYS, "later")
+LONG_S, SHORT_S, LATER_S = 3.0, 2.0, 1.3
+COMMON = ("Yeah.", "Mhm.", "Okay, yeah.")
+"""What many short lines say."""
 Line = tuple[str, float, float, str]
 """Who speaks, from when to when (seconds of the transcript), and the text."""
 
@@ -36,8 +39,22 @@ def first_transcription(lines: Sequence[tuple[str, float, float]]) -> Transcript
     return _number([(*line, f"word {n}") for n, line in enumerate(lines)])
 
 
-def transcribe_anew(before: Transcription, draw: random.Random) -> Transcription:
-    way, lines = draw.choice(WAYS), list(before.lines.values())
+def with_common_words(before: Transcription, draw: random.Random) -> Transcription:
+    """Return it with short lines that say the same."""
+    return Transcription(
+        {
+            name: (who, start_s, end_s, draw.choice(COMMON) if end_s - start_s < SHORT_S else text)
+            for name, (who, start_s, end_s, text) in before.lines.items()
+        }
+    )
+
+
+def transcribe_anew(before: Transcription, draw: random.Random, ways: Sequence[str] = WAYS) -> Transcription:
+    way, lines = draw.choice(ways), list(before.lines.values())
+    if way == "later":
+        return Transcription(
+            {name: (who, a + LATER_S, b + LATER_S, t) for name, (who, a, b, t) in before.lines.items()}
+        )
     if way == "new ids":
         return _number(lines, "n")
     if way == "one line less":

@@ -13,7 +13,13 @@ import pytest
 from schemas.corrections import CorrectionOutcome
 from tests.vps_bridge.labelling.corrected_conversation import CorrectedConversation, open_conversation
 from tests.vps_bridge.labelling.drawn_conversation import DrawnConversation
-from tests.vps_bridge.labelling.new_transcription import transcribe_anew
+from tests.vps_bridge.labelling.new_transcription import (
+    WAYS,
+    WITH_ANOTHER_CLOCK,
+    Transcription,
+    transcribe_anew,
+    with_common_words,
+)
 from tests.vps_bridge.labelling.person_who_corrects import (
     PersonWhoCorrects,
     SeenLine,
@@ -49,6 +55,8 @@ LOST_IN_SILENCE = {
 """By what was wrong: the seed."""
 LEFT = {(3, 208), (3, 831)}
 """Long contradictory histories that are not put right yet: docs/adr/0042-a-person-who-corrects.md."""
+LEFT_WITH_COMMON_WORDS = {112}
+"""So is a merge of a voice whose number a line in which two speak has from speech-to-text: the same page."""
 
 
 @pytest.mark.parametrize(("at_most", "seed"), FAILED_ONCE.values(), ids=FAILED_ONCE)
@@ -76,6 +84,14 @@ def test_whoever_corrects_a_new_transcription_comes_to_an_end_and_only_what_is_v
         if not DrawnConversation(seed).alike:
             correct_a_new_transcription(seed)
             correct_after_mistakes_and_new_transcriptions(seed)
+
+
+@pytest.mark.parametrize("seeds", [FEW, pytest.param(MANY, marks=pytest.mark.slow)], ids=["few", "many"])
+def test_lines_that_say_the_same_and_a_clock_that_begins_later_lose_no_correction_in_silence(seeds: range) -> None:
+    for seed in seeds:
+        if not DrawnConversation(seed).alike and seed not in LEFT_WITH_COMMON_WORDS:
+            correct_a_new_transcription(seed, common=True)
+            correct_after_mistakes_and_new_transcriptions(seed, common=True)
 
 
 @pytest.mark.parametrize("seed", LOST_IN_SILENCE.values(), ids=LOST_IN_SILENCE)
@@ -136,33 +152,48 @@ def correct_after_mistakes(seed: int, at_most: int) -> None:
         hear_the_rest(found, drawn, first, heard, draw)
 
 
-def correct_a_new_transcription(seed: int) -> None:
+def correct_a_new_transcription(seed: int, *, common: bool = False) -> None:
     """Correct all, have the talk transcribed anew, see that only what is told as void is lost, and correct that."""
     drawn, draw = DrawnConversation(seed), random.Random(seed + 11)
     first = draw.randint(1, len(drawn.jobs))
-    with open_conversation(drawn.segments) as found:
+    before, ways = first_lines(drawn, draw, common=common)
+    with open_conversation(before.segments) as found:
         found.hear(drawn.chunks, drawn.jobs[:first])
         assert PersonWhoCorrects(found, drawn.truth, drawn.heard(drawn.jobs[:first]), draw).correct_all()
-        new = transcribe_anew(drawn.transcription, draw)
+        new = transcribe_anew(before, draw, ways)
         found.transcribe_anew(new.segments)
         heard = placed(found, drawn.heard(drawn.jobs[:first], new))
         seen, is_told = look(found), any(outcome == "void" for _, outcome, _ in found.outcomes)
         assert is_told or all(seen[name].person in (None, f"p-{new.truth[name]}") for name in heard)
-        assert all(seen[name].person is None for name in new.lines if name not in placed(found, list(new.truth)))
+        left = new.lines.keys() - placed(found, list(new.truth))
+        assert all(seen[name].person in (None, f"p-{new.truth.get(name)}") for name in left)
         assert PersonWhoCorrects(found, new.truth, heard, draw).correct_all()
         hear_the_rest(found, drawn, first, heard, draw)
 
 
-def correct_after_mistakes_and_new_transcriptions(seed: int) -> None:
+def first_lines(
+    drawn: DrawnConversation, draw: random.Random, *, common: bool
+) -> tuple[Transcription, tuple[str, ...]]:
+    """Return what is transcribed first, and the ways in which it may be transcribed anew.
+
+    `common`: short lines say the same, and the clock of the transcript may be another later.
+    """
+    if common:
+        return with_common_words(drawn.transcription, draw), WITH_ANOTHER_CLOCK
+    return drawn.transcription, WAYS
+
+
+def correct_after_mistakes_and_new_transcriptions(seed: int, *, common: bool = False) -> None:
     """Mistakes, ways back, and the talk transcribed anew, in a drawn order; then all is corrected."""
     drawn, draw = DrawnConversation(seed), random.Random(seed + 13)
     first = draw.randint(1, len(drawn.jobs))
-    with open_conversation(drawn.segments) as found:
+    now, ways = first_lines(drawn, draw, common=common)
+    with open_conversation(now.segments) as found:
         found.hear(drawn.chunks, drawn.jobs[:first])
-        now, writes = drawn.transcription, list[int]()
+        writes = list[int]()
         for _ in range(draw.randint(2, 6)):
             if draw.random() < SHARE_OF_TRANSCRIPTIONS:
-                now = transcribe_anew(now, draw)
+                now = transcribe_anew(now, draw, ways)
                 found.transcribe_anew(now.segments)
             writes += make_a_mistake(found, drawn, placed(found, drawn.heard(drawn.jobs[:first], now)), writes, draw, 1)
         heard = placed(found, drawn.heard(drawn.jobs[:first], now))
