@@ -11,7 +11,7 @@ import binascii
 import hashlib
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,11 +25,13 @@ from vps_bridge.conversations.segment_rows import (
     change_from_json,
     change_to_json,
     given_label,
+    is_another_line,
     make_tombstone,
     newest_revision,
     read_origin,
     read_segment,
 )
+from vps_bridge.conversations.sent_lines import SentLines
 from vps_bridge.conversations.store import LabelOrigin, StoredConversation, Write
 from vps_bridge.conversations.write_json import write_from_json, write_to_json
 
@@ -134,12 +136,16 @@ def _join(conversation_id: str, content: dict[str, Any], kept: dict[str, Any]) -
     listed = content.get("segments")
     if not isinstance(listed, list) or len(listed) > MAX_SEGMENTS:
         raise DocumentWrong(f"`segments` is no list of at most {MAX_SEGMENTS} segments")
-    rows, extras = {}, {}
-    for place, raw in enumerate(listed):
-        segment = _read_listed(place, raw)
-        if segment.id in rows:
+    segments = [_read_listed(place, raw) for place, raw in enumerate(listed)]
+    ids = set[str]()
+    for place, segment in enumerate(segments):
+        if segment.id in ids:
             raise DocumentWrong(f"the id of segment {place} stands twice")
-        rows[segment.id] = _merge(segment, kept["segments"].get(segment.id))
+        ids.add(segment.id)
+    rows, extras, others = {}, {}, _find_other_lines(kept["segments"], segments)
+    for segment, raw in zip(segments, listed, strict=True):
+        one = kept["segments"].get(segment.id)
+        rows[segment.id] = _merge(segment, one, is_other=segment.id in others)
         extras[segment.id] = {name: value for name, value in raw.items() if name not in _shown(rows[segment.id])}
     for name, one in kept["segments"].items():
         if name not in rows:  # the backend removed it, or it was removed before
@@ -185,10 +191,32 @@ def _read_listed(place: int, raw: object) -> TranscriptSegment:
     return segment
 
 
-def _merge(segment: TranscriptSegment, kept: Mapping[str, Any] | None) -> dict[str, Any]:
+def _find_other_lines(kept: Mapping[str, Any], segments: Sequence[TranscriptSegment]) -> set[str]:
+    """Return the ids that the backend has given to other lines since we wrote the document, as far as that is known."""
+    before = {
+        name: {"segment_id": name, "removed": False, "text": line["text_sum"], **line}
+        for name, one in kept.items()
+        if (line := one.get("line")) is not None
+    }
+    now = [segment.model_copy(update={"text": _sum(segment.text)}) for segment in segments]
+    lines = SentLines(now, before)
+    return {
+        one.id
+        for one in now
+        if one.id in before
+        and is_another_line(
+            {"text": one.text, "start_s": one.start_s, "end_s": one.end_s},
+            before[one.id],
+            is_other=lines.have_under_another_id(before[one.id]),
+        )
+    }
+
+
+def _merge(segment: TranscriptSegment, kept: Mapping[str, Any] | None, *, is_other: bool) -> dict[str, Any]:
     """Return a segment's row: what we kept of it, changed by what the backend has changed in the document since.
 
-    What differs from what we wrote is the backend's; a label that differs is not ours any more.
+    What differs from what we wrote is the backend's; a label that differs is not ours any more. `is_other`: its id was
+    another line's, whose label says nothing of it.
     """
     fields = set(TranscriptSegment.model_fields) - {"id"}
     given = {name: getattr(segment, name) for name in fields}
@@ -199,6 +227,8 @@ def _merge(segment: TranscriptSegment, kept: Mapping[str, Any] | None) -> dict[s
         return {**BLANK, **given, **given_label(segment.speaker), "original_speaker": segment.speaker, **own}
     row = {"segment_id": segment.id, **kept["row"], **{name: given[name] for name in SPOKEN}}
     changed = [name for name in _LABELLED if given[name] != kept["shown"][name]]
+    if is_other:
+        row |= given_label(row["original_speaker"]) | {"undone": False}
     if "speaker" in changed:
         row |= {"original_speaker": segment.speaker, **given_label(segment.speaker)}
     if said := [name for name in changed if name != "speaker"]:
@@ -256,7 +286,13 @@ def _keep(row: Mapping[str, Any]) -> dict[str, Any]:
     if row["removed"]:
         return {"row": kept}
     shown = _shown(row)
-    return {"row": kept, "shown": {name: shown[name] for name in _LABELLED}, "spoken": _digest(row)}
+    line = {"start_s": row["start_s"], "end_s": row["end_s"], "text_sum": _sum(row["text"])}
+    return {"row": kept, "shown": {name: shown[name] for name in _LABELLED}, "spoken": _digest(row), "line": line}
+
+
+def _sum(text: str) -> str:
+    """Return a checksum of a text: the text itself stands in the document's segment."""
+    return f"{zlib.crc32(text.encode('utf-8', 'surrogatepass')):08x}" if text else ""
 
 
 def _unpack(conversation_id: str, packed: object) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def take_event(
 
     `known` has at least the segments that the event names and the store has. Raises `SegmentIncomplete`.
     """
-    lines = SentLines(segments)
+    lines = SentLines(segments, known)
     others = {one.id for one in segments if one.id in known and lines.have_under_another_id(known[one.id])}
     sent = {one.id: _backend_columns(one, known.get(one.id), revision, is_other=one.id in others) for one in segments}
     sent |= {
@@ -114,7 +114,7 @@ def _label_columns(
     One that this pipeline or an undo set stays, unless a person has labelled the segment since, or its id is another
     line's now.
     """
-    if row is not None and not row["removed"] and _is_another_line(columns, row, is_other=is_other):
+    if row is not None and not row["removed"] and is_another_line(columns, row, is_other=is_other):
         return given_label(columns.get("original_speaker", row["original_speaker"])) | {"undone": False}
     if "original_speaker" not in columns:
         return {}
@@ -153,7 +153,7 @@ def _is_spoken_anew(columns: Mapping[str, Any], row: Row) -> bool:
     return any(name in columns and columns[name] != row[name] for name in SPOKEN)
 
 
-def _is_another_line(columns: Mapping[str, Any], row: Row, *, is_other: bool) -> bool:
+def is_another_line(columns: Mapping[str, Any], row: Row, *, is_other: bool) -> bool:
     """Whether an id is from now on that of a line elsewhere: no label of the line before says who speaks it."""
     text, *now = (columns.get(name, row[name]) for name in ("text", "start_s", "end_s"))
     if is_same_place((row["start_s"], row["end_s"]), (now[0], now[1])):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from schemas.conversation import TranscriptSegment
@@ -16,32 +16,55 @@ class _Row(Protocol):
         ...
 
 
+_NONE = NearInTime[str]((), lambda _: (0.0, 0.0))
+
+
 class SentLines:
     """The lines that an event names with their times."""
 
-    def __init__(self, segments: Iterable[TranscriptSegment]) -> None:
-        """Look among these."""
+    def __init__(self, segments: Iterable[TranscriptSegment], known: Mapping[str, _Row]) -> None:
+        """Look among these; `known` are the segments that the store has."""
         timed = [one for one in segments if one.has_times]
         self._spans = {one.id: (one.start_s, one.end_s) for one in timed}
+        self._saying = {one.id for one in timed if "text" in one.model_fields_set}
         self._texts = {one.id: one.text for one in timed}
         by_text = defaultdict[str, list[str]](list)
         for name, text in self._texts.items():
             by_text[text].append(name)
         self._by_text = {text: NearInTime(names, self._spans.__getitem__) for text, names in by_text.items()}
+        self._all, self._known = NearInTime(self._spans, self._spans.__getitem__), known
 
     def have_under_another_id(self, row: _Row) -> bool:
         """Whether what a segment said is said under another id: where it lay, or anywhere if it is long and said once.
 
-        What has no text is the same where it begins and ends as before.
+        What has no text is the same where it begins and ends as before. So is what says something else, where its own
+        id is a line around it or in it now: a listener has lines while somebody speaks.
         """
         before, name, text = (row["start_s"], row["end_s"]), row["segment_id"], row["text"]
-        alike = self._by_text.get(text)
-        if alike is None:
-            return False
         is_same = is_same_place if text else is_same_extent
         if self._texts.get(name) == text and is_same(before, self._spans[name]):
             return False
+        alike = self._by_text.get(text, _NONE)
         near = alike.find((before[0] - SAME_EXTENT_S, before[1] + SAME_EXTENT_S))
         if any(is_same(before, self._spans[one]) for one in near):
             return True
-        return bool(text) and len(alike.items) == 1 and alike.items[0] != name and before[1] - before[0] >= SHORT_S
+        is_found = len(alike.items) == 1 and alike.items[0] != name and before[1] - before[0] >= SHORT_S
+        return (bool(text) and is_found) or self._is_inside_out(row)
+
+    def _is_inside_out(self, row: _Row) -> bool:
+        """Whether an id says and lies otherwise than before, and another one, which did not lie there, just so."""
+        before, name = (row["start_s"], row["end_s"]), row["segment_id"]
+        if name not in self._saying or self._texts[name] == row["text"] or is_same_extent(before, self._spans[name]):
+            return False
+        return any(
+            is_same_extent(before, self._spans[one])
+            and is_same_place(before, self._spans[one])
+            and not self._lay_there(one)
+            for one in self._all.find(before)
+        )
+
+    def _lay_there(self, name: str) -> bool:
+        row = self._known.get(name)
+        if row is None or row["removed"]:
+            return False
+        return is_same_extent((row["start_s"], row["end_s"]), self._spans[name])

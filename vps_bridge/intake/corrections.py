@@ -130,10 +130,14 @@ class Corrections:
         if not switched or conversation is None:
             self._ledger.conversations.note_undo(conversation_id)
             return
+        stored = self._store.read(conversation_id)
+        lines = LinesNow(stored.segments if stored else ())
         book = VoiceBook.from_json(conversation.voices) if conversation.voices else VoiceBook()
+        book = book.without_other_lines(lines)
         for record in switched:
             if record.voices_before:
-                book = book.revive(VoiceBook.from_json(record.voices_before), VoiceBook.from_json(record.anchors))
+                before, about = map(VoiceBook.from_json, (record.voices_before, record.anchors))
+                book = book.revive(before.as_lines_are_now(lines), about.as_lines_are_now(lines))
         self._ledger.corrections.switch(
             conversation_id,
             {record.write: record.write in in_force for record in switched},

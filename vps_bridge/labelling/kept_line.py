@@ -71,6 +71,11 @@ class LinesNow:
         """Return the ids of what says the same as a line, none where that says nothing."""
         return self._by_text.get(line.text_sum, _NONE)
 
+    def find_extent(self, line: KeptLine) -> list[str]:
+        """Return the ids of what begins and ends where a line did, whatever it says."""
+        alike = (name for name in self._all.find(line.span) if is_same_extent(line.span, self._span(name)))
+        return [name for name in alike if is_same_place(line.span, self._span(name))]
+
     def find_parts(self, spans: Iterable[Span]) -> list[str]:
         """Return the ids of what lies in these spans with most of its length."""
         shared: dict[str, float] = {}
@@ -136,10 +141,22 @@ class LineSearch:
         same = self._now.lines.get(name)
         if same is None:
             return False
-        if is_same_place(line.span, same.span):
-            return True
         says_it = bool(self._now.segments[name].text) and line.text_sum == same.text_sum
+        if is_same_place(line.span, same.span):
+            return says_it or is_same_extent(line.span, same.span) or not self._find_other(line)
         return says_it and not self._find_there(line)
+
+    def _find_other(self, line: KeptLine) -> list[str]:
+        """Return the ids of what is a line rather than what lies around it, or in it, under its own id.
+
+        Lines lie in each other where a listener has one while somebody speaks.
+        """
+        return [one for one in self._find_there(line) or self._now.find_extent(line) if not self._was_there(one)]
+
+    def _was_there(self, name: str) -> bool:
+        """Whether an id is that of what it was by its place and its words: it is no other line."""
+        before, now = self._lines.get(name), self._now.lines[name]
+        return before is not None and before.text_sum == now.text_sum and is_same_place(before.span, now.span)
 
     def _find_whole(self, name: str, line: KeptLine) -> tuple[str, ...]:
         if self._is_still(name, line):

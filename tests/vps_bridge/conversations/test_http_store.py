@@ -360,6 +360,28 @@ def test_a_correction_is_shown_as_a_persons_and_its_undo_gives_back_what_the_bac
     assert (shown["person_id"], shown["label_source"]) == ("ann", "auto")
 
 
+def test_a_label_does_not_stay_with_an_id_that_the_backend_gives_to_another_line(backend, store):
+    lines = [make_segment(str(n), 10.0 * n, 10.0 * n + 8.0, text=f"line {n}", speaker="SPEAKER_00") for n in range(4)]
+    store.upsert_segments("c2", 1, lines)
+    said = [Correction.model_validate({"kind": "segment_is", "segment_id": "1", "person_id": "zoe"})]
+    store.correct("c2", "e1", [HumanLabel("1", 4, person_id="zoe")], corrections=said, by="ben")
+    spoken = ("text", "start_s", "end_s", "words")
+
+    def one_line_less(document: Document) -> None:
+        listed = document["segments"]
+        moved = [{name: one[name] for name in spoken} for one in listed[1:]]
+        document["segments"] = [one | line for one, line in zip(listed, moved, strict=False)]
+
+    backend.edit("c2", first_segment(text="line nought"))
+    assert [one.person_id for one in store.read("c2").segments] == [None, "zoe", None, None]
+    backend.edit("c2", one_line_less)
+    read = store.read("c2").segments
+    assert [(one.text, one.speaker, one.person_id) for one in read] == [
+        (f"line {n}", "SPEAKER_00", None) for n in (1, 2, 3)
+    ]
+    assert not any(one.is_human_labelled for one in read)
+
+
 def test_a_document_that_the_backend_wrote_first_is_taken_as_it_is(backend, store):
     content = {"schema": "conversation-document", "version": "1.3", "conversation_id": "own", "started": 5}
     content["segments"] = [{"id": "x", "start_s": 0, "end_s": 1, "text": "hi", "speaker": "SPEAKER_1", "mood": "good"}]

@@ -245,3 +245,25 @@ def test_what_is_said_of_a_voice_before_the_labels_show_the_new_transcription_is
             joined = {call.speakers[name] for name in ids_of("B", dropped=1) + ids_of("C", dropped=1)}
             assert len(joined) == 1
             assert joined.isdisjoint({call.speakers[name] for name in ids_of("A", dropped=1)})
+
+
+@pytest.mark.parametrize("way", [UPDATED, REMOVED, "under new ids"])
+def test_an_undo_of_a_merge_gives_numbers_back_to_the_lines_that_had_them_and_not_to_their_ids(way: str):
+    """Where no vote is clear, such as with times in milliseconds, what was written is all that is known of lines."""
+    with labelled_call() as call:
+        numbers = {who: call.speakers[ids_of(who)[0]] for who in "ABC"}
+        write = call.correct(kind="same_voice", speaker_ids=[0, 1])
+        letter = "n" if way == "under new ids" else ""
+        lines = [line(n, n + 1).model_copy(update={"id": f"{letter}{n}"}) for n in range(LINES - 1)]
+        if letter:
+            call.transcribe_anew(tuple(lines))
+        else:
+            transcribe_anew(call, way)
+        times = [{"start_s": 1000 * (one.start_s or 0.0), "end_s": 1000 * (one.end_s or 0.0)} for one in lines]
+        moved = [one.model_copy(update=time) for one, time in zip(lines, times, strict=True)]
+        call.store.upsert_segments(NAME, 4, tuple(moved))
+        call.relabel()
+        assert len(call.found.left_alone) == LINES - 1
+        call.undo(write)
+        for who in "ABC":
+            assert {call.speakers[f"{letter}{name}"] for name in ids_of(who, dropped=1)} == {numbers[who]}

@@ -124,3 +124,30 @@ def test_a_split_goes_with_its_lines_where_they_are_cut_and_the_transcript_begin
             cut += halves if is_long else [(who, start_s, end_s, text)]
         call.transcribe_anew(numbered(cut, "s", moved_s))
         assert sorted(named(call, "ben")) == sorted(ids_of("B", cut, "s"))
+
+
+@pytest.mark.parametrize("text", ["Mhm.", "Mm-hmm.", ""], ids=["the same words", "other words", "no words"])
+@pytest.mark.parametrize("said", ["all that the listener says", "the one line"])
+def test_a_split_stays_with_a_listener_s_line_whose_id_is_that_of_the_line_around_it_now(said: str, text: str):
+    spoken = [line for line in TALK if line[1] > 12.0]
+    long, within = ("A", 0.5, 11.0, "it was very long then we went home"), ("B", 5.0, 6.2, "Mhm." if text else "")
+    before = [long, within, *spoken]
+    spoken += [("A", 0.5, 5.0, "it was very long"), within, ("A", 6.2, 11.0, "then we went home")]
+    spoken.sort(key=lambda line: line[1])
+    with talk(before, MIXED, spoken) as call:
+        named_are = ids_of("B", before, "s") if said == "all that the listener says" else ["s1"]
+        call.correct(kind="other_voice", segment_ids=named_are)
+        call.correct(kind="voice_is", speaker_id=number_of(call, "s1"), person_id="ben")
+        call.transcribe_anew(numbered([("", 0.0, 0.3, "Hm."), long, (*within[:3], text), *before[2:]], "s"))
+        assert named(call, "ben") == [f"s{int(name[1:]) + 1}" for name in named_are]
+
+
+@pytest.mark.parametrize("text", ["Mhm.", "Mm-hmm."], ids=["the same words", "other words"])
+def test_a_label_of_a_listener_s_line_does_not_go_to_the_line_around_it_that_has_its_id_now(text: str):
+    long, within = ("A", 0.5, 11.0, "it was very long then we went home"), ("B", 5.0, 6.2, "Mhm.")
+    rest = [line for line in TALK if line[1] > 12.0]
+    with talk([long, within, *rest], APART, [long, *rest]) as call:
+        call.correct(kind="segment_is", segment_id="s1", person_id="zoe")
+        call.transcribe_anew(numbered([("", 0.0, 0.3, "Hm."), long, (*within[:3], text), *rest], "s"))
+        assert named(call, "zoe") == []
+        assert [outcome for _, outcome, _ in call.outcomes] == ["void"]
