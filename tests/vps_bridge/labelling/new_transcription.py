@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from schemas.conversation import TranscriptSegment
 
 WAYS = ("new ids", "one line less", "one line more", "joined", "halved", "trimmed")
-WITH_ANOTHER_CLOCK = (*WAYS, "later")
+MORE_WAYS = (*WAYS, "later", "listeners", "listeners")
 LONG_S, SHORT_S, LATER_S = 3.0, 2.0, 1.3
+SILENT = "Hm."
 COMMON = ("Yeah.", "Mhm.", "Okay, yeah.")
 """What many short lines say."""
 Line = tuple[str, float, float, str]
@@ -34,6 +35,11 @@ class Transcription:
     def truth(self) -> dict[str, str]:
         return {name: who for name, (who, *_) in self.lines.items() if who}
 
+    @property
+    def silent(self) -> set[str]:
+        """Lines at a time at which nobody is heard."""
+        return {name for name, (*_, text) in self.lines.items() if text == SILENT}
+
 
 def first_transcription(lines: Sequence[tuple[str, float, float]]) -> Transcription:
     return _number([(*line, f"word {n}") for n, line in enumerate(lines)])
@@ -55,12 +61,14 @@ def transcribe_anew(before: Transcription, draw: random.Random, ways: Sequence[s
         return Transcription(
             {name: (who, a + LATER_S, b + LATER_S, t) for name, (who, a, b, t) in before.lines.items()}
         )
+    if way == "listeners":
+        return _number([one for line in lines for one in _with_listener(line)])
     if way == "new ids":
         return _number(lines, "n")
     if way == "one line less":
         return _number(lines[1:])
     if way == "one line more":
-        return _number([("", 0.0, 0.3, "Hm."), *lines])
+        return _number([("", 0.0, 0.3, SILENT), *lines])
     if way == "joined":
         return _number(_joined(lines))
     if way == "halved":
@@ -80,6 +88,13 @@ def _joined(lines: Sequence[Line]) -> list[Line]:
         else:
             found.append((who, start_s, end_s, text))
     return found
+
+
+def _with_listener(line: Line) -> list[Line]:
+    """A listener's word in the middle of a long line is a line of its own."""
+    _, start_s, end_s, _ = line
+    middle_s = (start_s + end_s) / 2
+    return [line, ("", middle_s, middle_s + 0.4, "Mhm.")] if end_s - start_s > 2 * LONG_S else [line]
 
 
 def _halves(line: Line) -> list[Line]:
