@@ -46,6 +46,8 @@ class FakeApi:
     """People that every PATCH fails with."""
     unknown: set[str] = field(default_factory=set)
     """Users that it does not know."""
+    wraps_people: bool = False
+    """Whether it lists people in an object."""
     endless: set[str] = field(default_factory=set)
     """Users whose people it lists a byte at a time, without end."""
     ended: threading.Event = field(default_factory=threading.Event)
@@ -85,7 +87,8 @@ class _Handler(BaseHTTPRequestHandler):
         if "/v1/conversations/" in self.path:
             self._answer_conversation(self.path.rpartition("/")[2])
             return
-        self._answer(200, [{"id": one, "name": name} for one, name in self._api.people.items()])
+        people = [{"id": one, "name": name} for one, name in self._api.people.items()]
+        self._answer(200, {"people": people} if self._api.wraps_people else people)
 
     def _answer_conversation(self, name: str) -> None:
         if name in self._api.gone | self._api.locked:

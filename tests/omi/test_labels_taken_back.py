@@ -110,7 +110,7 @@ def test_a_report_of_whom_omi_had_while_it_is_told_another_is_mended_too(
         assign(self, *what)
         while pending:
             api.labels[NAME, "s1"] = "known"
-            told = ledger.omi.told_near(NAME, UID, (0.0, 10.0))["s1"]
+            told = ledger.omi.told_near(NAME, UID, (0.0, 10.0), {}, 0.0)["s1"]
             ledger.omi.put(pending.pop(), {}, {"s1": told.reported("known")})
 
     update(ledger, 1, matched("s1", "other"))
@@ -153,7 +153,7 @@ def test_an_old_report_takes_nothing_of_what_was_told_meanwhile(ledger: Ledger) 
     update(ledger, 1, matched("s1", "b"))
     ledger.omi.put(record, {}, {"s1": ToldSegment("b", "other")})
     ledger.omi.put(record, {}, {"s1": tried})  # as it was when the report was read
-    told = ledger.omi.told_near(NAME, UID, (0.0, 10.0))["s1"]
+    told = ledger.omi.told_near(NAME, UID, (0.0, 10.0), {}, 0.0)["s1"]
     assert told == ToldSegment("b", "other", ("other",))
 
 
@@ -196,10 +196,10 @@ def test_what_was_told_for_a_conversation_before_its_merge_can_be_mended_and_sta
     api.people, api.labels = {"known": "Anna", "other": "Bert"}, {(NAME, "s1"): "known", (NAME, "s2"): "known"}
     first = OmiConversationRecord("first", UID, -3_000.0, -50.0, 1, "", waits=False)
     ledger.omi.put(first, {}, {"s1": ToldSegment("a", "known"), "s2": ToldSegment("a", "known")})
-    told = ledger.omi.told_near(NAME, UID, (0.0, 10.0))
+    told = ledger.omi.told_near(NAME, UID, (0.0, 10.0), {}, 0.0)
     assert told == dict.fromkeys(("s1", "s2"), ToldSegment(ELSEWHERE, "known"))
-    assert ledger.omi.told_near(NAME, "somebody else", (0.0, 10.0)) == {}
-    assert ledger.omi.told_near(NAME, UID, (500.0, 510.0)) == {}
+    assert ledger.omi.told_near(NAME, "somebody else", (0.0, 10.0), {}, 0.0) == {}
+    assert ledger.omi.told_near(NAME, UID, (500.0, 510.0), {}, 0.0) == {}
     ledger.omi.put(OmiConversationRecord(NAME, UID, 0.0, 10.0, 2, "", waits=False), {}, told)
     update(ledger, 1, SegmentLabel(id="s1"), SegmentLabel(id="s2"), matched("s3", "known"))
     all_told(ledger)
@@ -212,15 +212,55 @@ def test_what_was_told_for_a_conversation_before_its_merge_can_be_mended_and_sta
     assert "other" in [body["value"] for _, body in api.assigned]
 
 
+@pytest.mark.parametrize("order", [("known", "other"), ("other", "known")])
+@pytest.mark.parametrize("told_itself", [False, True])
+def test_whom_any_conversation_told_of_a_segment_is_ours_unless_a_person_said_otherwise_in_one(
+    ledger: Ledger, order: tuple[str, str], *, told_itself: bool
+) -> None:
+    """A line that was mended in a conversation after another that it was merged from; one may be taken apart again."""
+    span = 0.0, 10.0
+    for place, theirs in enumerate(order):
+        before = OmiConversationRecord(f"before-{place}", UID, -20.0 + place, 10.0, 1, "", waits=False)
+        ledger.omi.put(before, {}, {"s1": ToldSegment("a", theirs)})
+    record = OmiConversationRecord(NAME, UID, *span, 2, "", waits=False)
+    if told_itself:
+        ledger.omi.put(record, {}, {"s1": ToldSegment("b", "third")})
+
+    def is_ours(theirs: str) -> bool:
+        return ledger.omi.told_near(NAME, UID, span, {"s1": theirs}, 0.0)["s1"].may_be(theirs, 0.0)
+
+    assert [is_ours(one) for one in ("known", "other", "third", "fourth")] == [True, True, told_itself, False]
+    ledger.omi.put(before, {}, {"s1": ToldSegment()})
+    assert not is_ours(order[0]) or told_itself
+    ledger.omi.put(record, {}, {"s1": ToldSegment()})
+    assert not any(map(is_ours, order))
+
+
+def test_labels_stay_where_omi_does_not_list_its_people(
+    api: FakeApi, ledger: Ledger, sender: LabelSender, counts: CaptureCounts
+) -> None:
+    del sender
+    api.people = {"known": "Anna", "other": "Bert"}
+    update(ledger, 1, matched("s1", "known"))
+    all_told(ledger)
+    api.wraps_people = True
+    update(ledger, 2, matched("s1", "other"))
+    wait_until(lambda: counts.labels_waiting == 1, "it to be told of")
+    assert api.labels == {(NAME, "s1"): "known"}
+    api.wraps_people = False
+    all_told(ledger)
+    assert api.labels == {(NAME, "s1"): "other"}
+
+
 def test_whom_omi_was_told_before_is_an_echo_for_minutes(api: FakeApi, ledger: Ledger, sender: LabelSender) -> None:
     del sender
     api.people = {"known": "Anna", "other": "Bert"}
     for version, who in ((1, "known"), (2, "other"), (3, "other")):
         update(ledger, version, matched("s1", who))
         all_told(ledger)
-    told, now = ledger.omi.told_near(NAME, UID, (0.0, 10.0))["s1"], time.time()
-    found = [told.may_be(who, now + later_s) for who in ("other", "known", None) for later_s in (0.0, 301.0)]
-    assert found == [True, True, True, False, True, False]
+    told, now = ledger.omi.told_near(NAME, UID, (0.0, 10.0), {}, 0.0)["s1"], time.time()
+    found = [told.may_be(who, now + later_s) for who in ("other", "known", None) for later_s in (0.0, 301.0, -86_400.0)]
+    assert found == [True, True, True, True, False, False, True, False, False]
 
 
 def test_a_person_is_found_in_omi_however_the_name_was_typed(api: FakeApi, ledger: Ledger, sender: LabelSender) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -71,7 +72,8 @@ class ToldSegment(NamedTuple):
 
     def had(self, now: float) -> tuple[str | None, ...]:
         """Return whom OMI had so short a time ago that it may still write, or report, that it has them."""
-        return self.before if now - self.changed_at < OLD_REPORT_S else ()
+        is_fresh = abs(now - self.changed_at) < OLD_REPORT_S  # not for a day where the clock was ahead by one
+        return self.before if is_fresh else ()
 
     def and_tried(self, tried: tuple[str | None, ...]) -> ToldSegment:
         """Return it, where OMI may have these from us too."""
@@ -82,6 +84,13 @@ class ToldSegment(NamedTuple):
         if self.ours == ELSEWHERE:
             return self._replace(theirs=theirs, tried=())
         return self if theirs == self.theirs else self.and_tried((theirs,))
+
+    def or_from(self, elsewhere: ToldSegment | None, theirs: str | None, now: float) -> ToldSegment:
+        """Return it, where OMI may have whom it reports from what another conversation told it of the same segment."""
+        is_known = theirs is None or self == ToldSegment() or self.may_be(theirs, now)
+        if elsewhere is None or is_known or not elsewhere.may_be(theirs, now):
+            return self
+        return self.and_tried((theirs,))
 
     def may_have(self, reported: ToldSegment) -> tuple[str | None, ...]:
         """Return whom OMI may have where it is told another just now, or has one again whom it was told before."""
@@ -200,20 +209,26 @@ class OmiBook:
         with self._database.reading() as connection:
             return connection.scalar(query) or {}
 
-    def told_near(self, conversation_id: str, uid: str, span: tuple[float, float]) -> dict[str, ToldSegment]:
-        """Return what OMI was told of a conversation's segments, also as segments of others of the user at its time."""
+    def told_near(
+        self, conversation_id: str, uid: str, span: tuple[float, float], has: Mapping[str, str | None], now: float
+    ) -> dict[str, ToldSegment]:
+        """Return what OMI was told of a conversation's segments, also as segments of others of the user at its time.
+
+        `has`: whom it has for them now; where several conversations told it of one, that one counts which told it this.
+        """
         row = OmiConversationRow
         query = select(row.conversation_id, row.assigned).where(
             row.uid == uid, row.started_at <= span[1] + NEAR_S, row.ended_at >= span[0] - NEAR_S
         )
-        told: dict[str, ToldSegment] = {}
+        elsewhere = defaultdict[str, list[ToldSegment]](list)
         with self._database.reading() as connection:
             for name, assigned in connection.execute(query):
                 if name != conversation_id:
-                    found = {one: _read_told(said) for one, said in (assigned or {}).items()}
-                    told |= {one: said._replace(ours=ELSEWHERE) for one, said in found.items()}
-            own = _read_assigned(connection, conversation_id)
-        return told | {one: _read_told(said) for one, said in own.items()}
+                    for one, said in (assigned or {}).items():
+                        elsewhere[one].append(_read_told(said))
+            own = {one: _read_told(said) for one, said in _read_assigned(connection, conversation_id).items()}
+        found = {one: _choose_told(said, has.get(one), now) for one, said in elsewhere.items()}
+        return found | {one: said.or_from(found.get(one), has.get(one), now) for one, said in own.items()}
 
     def waiting(self) -> list[OmiConversationRecord]:
         """Return those that wait for audio."""
@@ -292,7 +307,12 @@ class OmiBook:
             if connection.scalar(select(row.sent_version).where(row.conversation_id == name)) != found.sent:
                 before = {one: _read_told(known[one]).tried for one in told if one in known}
                 told = {one: said._replace(ours=None).and_tried(before.get(one, ())) for one, said in told.items()}
-            connection.execute(update(row).where(_IT).values(assigned={**known, **told}), {_OF: name})
+            assigned = {**known, **told}
+            # One that was refused and never told is as if nobody had tried: as a mark it would be a person's word.
+            tried = {one for one in told if one in known and _read_told(known[one]).tried}
+            never = [one for one, said in told.items() if said == ToldSegment() and one in tried]
+            assigned = {one: said for one, said in assigned.items() if one not in never}
+            connection.execute(update(row).where(_IT).values(assigned=assigned), {_OF: name})
 
     def note_told(self, found: UntoldUpdate) -> None:
         """Note that OMI was told all that it could be of an update, unless all is to be told again meanwhile."""
@@ -352,6 +372,12 @@ def _read_told(said: list[Any]) -> ToldSegment:
     """Return what was told, as the ledger keeps it; it was its first two fields until 2026-11-30."""
     tried, before = (tuple(said[place]) if said[place:] else () for place in (2, 3))
     return ToldSegment(said[0], said[1], tried, before, *said[4:])
+
+
+def _choose_told(told: list[ToldSegment], theirs: str | None, now: float) -> ToldSegment:
+    """Return which of several conversations' words on a segment counts: a person's, else the one that fits."""
+    fitting = [said for said in told if said == ToldSegment()] or [said for said in told if said.may_be(theirs, now)]
+    return (fitting or told)[-1]._replace(ours=ELSEWHERE)
 
 
 def _join_labels(connection: Connection, conversation_id: str, labels: Labels) -> dict[str, list[str]]:

@@ -50,8 +50,9 @@ class OmiApi:
     def list_people(self, uid: str) -> dict[str, str]:
         """Return the ids of a user's people, with their names. Raises `ApiFailed`, `ApiRefused`."""
         answer = self._ask("GET", "/v1/users/people", uid, None)
-        rows = answer if isinstance(answer, list) else []
-        return {str(row["id"]): str(row.get("name", "")) for row in rows if isinstance(row, dict) and row.get("id")}
+        if not isinstance(answer, list):  # of nobody known, labels would be taken back
+            raise ApiFailed("OMI's answer is no list of people")
+        return {str(row["id"]): str(row.get("name") or "") for row in answer if isinstance(row, dict) and row.get("id")}
 
     def add_person(self, uid: str, name: str) -> str:
         """Add a person, or find the one of that name; return its id. Raises `ApiFailed`, `ApiRefused`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from schemas.codec import encode
 from schemas.conversation import ConversationEvent, EventType, TranscriptSegment, Verdict
 from schemas.failure import FailureCode
 from vps_bridge.conversations.near_in_time import NearInTime
-from vps_bridge.conversations.store import ConversationStore, shared_s
+from vps_bridge.conversations.store import ConversationStore, StoredSegment, shared_s
 from vps_bridge.errors import Refusal
 from vps_bridge.intake.intake import Intake
 from vps_bridge.ledger import Ledger
@@ -95,7 +95,8 @@ class Reporter:
 
         Where OMI has somebody else by now, it is a person's word, and stays one: of those it returns nothing told.
         """
-        conversation, known, now = report.conversation, self._told_of(report), time.time()
+        now = time.time()
+        conversation, known = report.conversation, self._told_of(report, now)
         told = [one for one in conversation.segments if one.id in known]
         echoes = [one for one in told if not one.is_user and known[one.id].may_be(one.person_id, now)]
         ours = {one.id: known[one.id].reported(one.person_id) for one in echoes}
@@ -117,18 +118,19 @@ class Reporter:
         segments = tuple(_without_label(one) if one.id in old else one for one in conversation.segments)
         return replace(report, conversation=replace(conversation, segments=segments))
 
-    def _told_of(self, report: Report) -> dict[str, ToldSegment]:
+    def _told_of(self, report: Report, now: float) -> dict[str, ToldSegment]:
         """Return what OMI was told of a report's segments, also of those whose lines had other ids."""
         name, segments = report.conversation.conversation_id, report.conversation.segments
-        known = self._ledger.omi.told_near(name, report.uid, report.span)
+        has = {segment.id: segment.person_id for segment in segments}
+        known = self._ledger.omi.told_near(name, report.uid, report.span, has, now)
         stored = self._store.read(name)
         before = [one for one in (stored.segments if stored else ()) if one.id in known]
         lines = NearInTime(before, lambda one: (one.start_s, one.end_s))
         for segment in segments:
             if segment.person_id is not None and segment.id not in known:
-                span, half_s = (segment.start_s, segment.end_s), (segment.end_s - segment.start_s) / 2
-                near = lines.find(span)
-                line = next((one for one in near if shared_s((one.start_s, one.end_s), span) > half_s), None)
+                near = lines.find((segment.start_s, segment.end_s))
+                fitting = [one for one in near if known[one.id].may_be(segment.person_id, now)]
+                line = _most_of(segment, fitting) or _most_of(segment, near)
                 if line is not None:  # a label by hand does not go along: OMI keeps it
                     told = known[line.id]
                     known[segment.id] = told._replace(ours=ELSEWHERE) if line.is_human_labelled else told
@@ -176,3 +178,11 @@ def _words_of(report: Report) -> dict[str, str]:
 def _without_label(segment: TranscriptSegment) -> TranscriptSegment:
     """Return a segment that says nothing of who speaks: what is missing is no change."""
     return TranscriptSegment.model_validate(segment.model_dump(exclude=_LABEL, exclude_unset=True))
+
+
+def _most_of(segment: TranscriptSegment, lines: Sequence[StoredSegment]) -> StoredSegment | None:
+    """Return the line that most of a segment lies in, where more than half of it lies in these lines together."""
+    span = (segment.start_s, segment.end_s)
+    shared = [shared_s((one.start_s, one.end_s), span) for one in lines]
+    is_most = sum(shared) > (segment.end_s - segment.start_s) / 2
+    return lines[shared.index(max(shared))] if is_most else None

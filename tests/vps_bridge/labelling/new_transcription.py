@@ -23,6 +23,8 @@ class Transcription:
     """Lines by id. In a line that nobody speaks, whoever speaks is empty."""
 
     lines: dict[str, Line]
+    clock_s: float = 0.0
+    """How much later its clock begins than the audio's."""
 
     @property
     def segments(self) -> tuple[TranscriptSegment, ...]:
@@ -34,6 +36,11 @@ class Transcription:
     @property
     def truth(self) -> dict[str, str]:
         return {name: who for name, (who, *_) in self.lines.items() if who}
+
+    def is_clear(self, name: str) -> bool:
+        """Whether a line is so long that whoever speaks in it is heard, whatever its clock is."""
+        _, start_s, end_s, _ = self.lines[name]
+        return self.clock_s == 0.0 or end_s - start_s >= SHORT_S
 
     @property
     def silent(self) -> set[str]:
@@ -58,9 +65,8 @@ def with_common_words(before: Transcription, draw: random.Random) -> Transcripti
 def transcribe_anew(before: Transcription, draw: random.Random, ways: Sequence[str] = WAYS) -> Transcription:
     way, lines = draw.choice(ways), list(before.lines.values())
     if way == "later":
-        return Transcription(
-            {name: (who, a + LATER_S, b + LATER_S, t) for name, (who, a, b, t) in before.lines.items()}
-        )
+        later = {name: (who, a + LATER_S, b + LATER_S, text) for name, (who, a, b, text) in before.lines.items()}
+        return Transcription(later, before.clock_s + LATER_S)
     if way == "listeners":
         return _number([one for line in lines for one in _with_listener(line)])
     if way == "new ids":

@@ -40,7 +40,7 @@ def test_what_was_told_is_told_again_where_a_name_or_a_report_changes_meanwhile(
     assert again.told.assigned["s1"] == ToldSegment(None, "a-1")
     ledger.omi.note_told(again)
     assert ledger.omi.next_untold(()) is None
-    assert ledger.omi.told_near(NAME, UID, (0.0, 10.0))["s1"].theirs == "a-1"
+    assert ledger.omi.told_near(NAME, UID, (0.0, 10.0), {}, 0.0)["s1"].theirs == "a-1"
     ledger.omi.put(record, {}, {"s1": ToldSegment("anna", "a-1", ("b-1",))})
     last = ledger.omi.next_untold(())
     assert set(last.told.assigned["s1"].tried) == {"b-1"}
