@@ -70,9 +70,9 @@ class LabelledTalk:
     def take_event(self, conversation_id: str, data: bytes) -> Accepted | None:
         return self._ingest.take_event(conversation_id, data).receipt
 
-    def report(self, rows: list[dict[str, Any]], posts: int) -> None:
-        """Take what OMI reports of these rows."""
-        document = make_document(self._name, T0, rows) | {"posts": posts}
+    def report(self, rows: list[dict[str, Any]], posts: int, later_s: float = 0.0) -> None:
+        """Take what OMI reports of these rows, and that it began so much later."""
+        document = make_document(self._name, T0 + later_s, rows) | {"posts": posts}
         body = json.dumps(document).encode()
         self._reporter.take(Report(UID, read_conversation(body), hash_body(body), T0 + 1_000))
         self.relabel()

@@ -45,6 +45,8 @@ class BothSides:
     names_source: bool = True
     words: dict[str, str | None] = field(default_factory=dict)
     """By line: whom a person said in OMI, where nobody could take it for what came from here."""
+    contested: set[str] = field(default_factory=set)
+    """Lines of which something was said here before the bridge heard what OMI has: which is later, nobody knows."""
     reported: set[str] = field(default_factory=set)
     """Those of them that the bridge has heard of."""
     unsure: set[str] = field(default_factory=set)
@@ -55,6 +57,8 @@ class BothSides:
     """By line: whom a person said here, after what was said in OMI."""
     reports: list[tuple[float, list[dict[str, Any]]]] = field(default_factory=list)
     processing: tuple[float, dict[str, OmiLine]] | None = None
+    names: dict[str, float] = field(default_factory=lambda: {"talk": 0.0})
+    """The conversations that it was, and how much later than the first each is said to begin."""
     second: dict[str, str] = field(default_factory=dict)
     events: list[str] = field(default_factory=list)
     log: list[str] = field(default_factory=lambda: ["begin"])
@@ -106,6 +110,7 @@ class BothSides:
         self.log[-1] += f" {line} {person}"
         self.words[line] = person
         self.reported.discard(line)
+        self.contested.discard(line)
         self.by_hand.pop(line, None)
         is_no_change = person is None and not asked and not is_known  # as if nobody had ever been there
         is_unsure = is_recent or is_no_change or self.may_be_asked(line, person)
@@ -145,7 +150,7 @@ class BothSides:
         if self.reports:
             self.log[-1] += " taken"
             rows = self.reports.pop(0)[1]
-            self.talk.report(rows, self.draw.choice([0, len(self.log)]))
+            self.talk.report(rows, self.draw.choice([0, len(self.log)]), self.names[self.omi.name])
             has = {row["id"]: OWNER if row["is_user"] else row["person_id"] for row in rows}
             self.reported |= {line for line, said in self.words.items() if has.get(line) == said}
 
@@ -167,6 +172,9 @@ class BothSides:
         self.events += [event_id] if event_id else []
         if event_id and kind == "segment_is" and self.is_heard_of(line):
             self.by_hand[said["segment_id"]] = person
+        elif event_id and kind == "segment_is":  # OMI says otherwise, or its line has another id there already
+            self.contested.add(line)
+            self.left_there |= {one for one in self.omi.lines if one.split("-")[1:2] == line.split("-")[1:2]}
 
     def is_heard_of(self, line: str) -> bool:
         """Whether the bridge knows what OMI has of a line: what is said here then is said later."""
@@ -253,23 +261,33 @@ class BothSides:
         both = self.draw.choice(alike) if alike else ()
         if self.processing is not None or not both or not self.talk.by_hand.isdisjoint(both):
             return
-        self.log[-1] += f" {both}"
+        new_id = self.draw.choice([both[0], f"joined-{len(self.log)}"])
+        self.log[-1] += f" {both} {new_id}"
         if len({self.words.get(one, "nobody") for one in both}) > 1 or not self.unsure.isdisjoint(both):
             self.unsure |= set(both)
         self.left_there |= set(both) & (self.left_there | self.unsure)
-        self.omi.join(*both)
+        self.omi.join(*both, new_id)
+        for known in (self.unsure, self.left_there, self.reported):
+            known.update({new_id} if both[0] in known else ())
+        if both[0] in self.words:
+            self.words[new_id] = self.words[both[0]]
+        self.omi.asked[new_id] = [one for line in both for one in self.omi.asked.get(line, [])]
         self.report()
 
     def merge(self) -> None:
-        """OMI has it as another conversation from now on; what was said here is of the one that is gone."""
+        """OMI has it as another conversation from now on, or as an earlier one again; what was said here stays."""
         if self.processing is not None or self.draw.random() < 0.5:
             return
         while self.reports:
             self.take_report()
-        self.omi.name = f"merged-{len(self.log)}"
+        names = [*self.names, f"merged-{len(self.log)}"]
+        self.omi.name = self.draw.choice([one for one in names if one != self.omi.name])
+        self.names |= {self.omi.name: self.names.get(self.omi.name, self.draw.choice([-20.0, 0.0, 20.0]))}
+        self.log[-1] += f" {self.omi.name}"
         self.left_there |= self.omi.lines.keys() - self.words.keys()
         self.by_hand.clear()
         self.events.clear()
+        self.reported.clear()
         self.report_again()
 
     def refuse(self) -> None:

@@ -113,10 +113,10 @@ class SimulatedOmi:
         second = replace(line, id=new_id, start_s=middle_s, text=f"{line.text} b")
         self._put_in_place({segment_id: (first, second)})
 
-    def join(self, first_id: str, second_id: str) -> None:
-        """Make one of two lines that lie side by side and have one label; the second's id is gone."""
+    def join(self, first_id: str, second_id: str, new_id: str) -> None:
+        """Make one of two lines that lie side by side and have one label; their ids are gone."""
         first, second = self.lines[first_id], self.lines[second_id]
-        joined = replace(first, end_s=second.end_s, text=f"{first.text} {second.text}")
+        joined = replace(first, id=new_id, end_s=second.end_s, text=f"{first.text} {second.text}")
         self._put_in_place({first_id: (joined,), second_id: ()})
 
     def _put_in_place(self, changed: dict[str, tuple[OmiLine, ...]]) -> None:
