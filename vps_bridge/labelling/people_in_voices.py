@@ -92,28 +92,39 @@ def find_named_voices(corrections: Sequence[KeptCorrection], said: HumanLinks, v
 def name_persons(
     corrections: Sequence[KeptCorrection], words: Sequence[HumanWord], named_voices: NamedVoices, voices: VoiceMap
 ) -> dict[int, str]:
-    """Return the person that each voice is, by index of the partition; those that nobody named are left out."""
+    """Return the person that each voice is, by index of the partition; those that nobody named are left out.
+
+    Where what was one voice is two by now, a name that was mended meanwhile does not come back for the other one.
+    """
+    by_labels = _name_by_labels(words, voices)
+    person_of, named_as = dict(by_labels), dict[int, frozenset[LocalSpeaker]]()
+    for kept in corrections:
+        if kept.said.kind not in (CorrectionKind.VOICE_IS, CorrectionKind.VOICE_IS_NOT):
+            continue
+        person, anchor = kept.said.person_id or "", kept.anchor(kept.said.speaker_id or 0)
+        if kept.said.kind is CorrectionKind.VOICE_IS_NOT:
+            for denied in voices.all_of_anchor(anchor):
+                if person_of.get(denied) == person:
+                    del person_of[denied]
+        elif (voice := named_voices[kept.write, kept.place]) is not None:
+            was = frozenset(() if anchor is None else anchor.members)
+            for other in [other for other, earlier in named_as.items() if earlier == was and other != voice]:
+                del named_as[other]
+                person_of.pop(other, None)
+                person_of |= {other: by_labels[other]} if other in by_labels else {}
+            person_of[voice], named_as[voice] = person, was
+    return person_of
+
+
+def _name_by_labels(words: Sequence[HumanWord], voices: VoiceMap) -> dict[int, str]:
+    """Return the person whom most of the labels of single lines name, by voice."""
     labels: dict[int, list[HumanWord]] = {}
     for word in words:
         found = voices.voice_at.get(word.local)
         if found is not None and word.target[0] != "speaker":
             labels.setdefault(found, []).append(word)
-    person_of = {}
-    for named, own in labels.items():
-        best = majority(Counter(word.target for word in telling_words(own)))
-        if best is not None and best[0] == "person":
-            person_of[named] = str(best[1])
-    for kept in corrections:
-        if kept.said.kind not in (CorrectionKind.VOICE_IS, CorrectionKind.VOICE_IS_NOT):
-            continue
-        person = kept.said.person_id or ""
-        if kept.said.kind is CorrectionKind.VOICE_IS_NOT:
-            for denied in voices.all_of_anchor(kept.anchor(kept.said.speaker_id or 0)):
-                if person_of.get(denied) == person:
-                    del person_of[denied]
-        elif (voice := named_voices[kept.write, kept.place]) is not None:
-            person_of[voice] = person
-    return person_of
+    best = {named: majority(Counter(word.target for word in telling_words(own))) for named, own in labels.items()}
+    return {named: str(target[1]) for named, target in best.items() if target is not None and target[0] == "person"}
 
 
 def refused_persons(
