@@ -21,6 +21,10 @@ from vps_bridge.labelling.number import Voice, VoiceBook
 if TYPE_CHECKING:
     from vps_bridge.labelling.link import LocalSpeakerEvidence
 
+TWO_PEOPLE = 1 / 4
+"""From this share of a local speaker's speech on, lines that are split off it say that its job took two people for one.
+So it did in its other jobs, where just more than half was split off: a line that is gone later must not decide it."""
+
 
 @dataclass(frozen=True)
 class KeptCorrection:
