@@ -295,3 +295,17 @@ def test_an_undo_of_a_merge_gives_numbers_back_to_the_lines_that_had_them_and_no
         call.undo(write)
         for who in "ABC":
             assert {call.speakers[f"{letter}{name}"] for name in ids_of(who, dropped=1)} == {numbers[who]}
+
+
+def test_a_name_that_the_backend_sends_back_as_its_own_does_not_hide_the_one_that_a_person_gives_later():
+    with labelled_call() as call:
+        number = int(str(call.speakers[ids_of("B")[0]])[-2:])
+        call.correct(kind="voice_is", speaker_id=number, person_id="anna")
+        sent_back = [
+            line(n, n).model_dump(exclude_unset=True) | {"person_id": call.persons[str(n)], "label_source": "auto"}
+            for n in range(LINES)
+        ]
+        call.store.upsert_segments(NAME, 2, tuple(map(TranscriptSegment.model_validate, sent_back)))
+        call.correct(kind="voice_is", speaker_id=number, person_id="ben")
+        assert sorted(named(call, "ben")) == sorted(ids_of("B"))
+        assert named(call, "anna") == []
