@@ -92,7 +92,9 @@ def test_what_was_said_of_one_line_whose_id_is_another_s_now_is_void(said: dict[
 
 @pytest.mark.parametrize("way", [UPDATED, REMOVED])
 @pytest.mark.parametrize("said", [{"person_id": "anna"}, {"speaker_id": 1}], ids=["person", "number"])
-def test_a_label_that_was_undone_does_not_come_back_to_another_line_that_has_its_id_now(said: dict[str, object], way: str):
+def test_a_label_that_was_undone_does_not_come_back_to_another_line_that_has_its_id_now(
+    said: dict[str, object], way: str
+):
     segment = ids_of("A")[1]
     with labelled_call() as call:
         label = call.correct(kind="segment_is", segment_id=segment, **said)

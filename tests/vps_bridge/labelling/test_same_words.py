@@ -158,7 +158,9 @@ def half_and_half() -> list[Line]:
     spoken: list[Line] = []
     for n in range(36):
         start_s = spoken[-1][2] + 0.6 if spoken else 0.5
-        spoken.append(("AB"[n % 2], start_s, start_s + (5.0 + n % 3 if n % 5 else 1.2), f"line {n}" if n % 5 else "Yeah."))
+        spoken.append(
+            ("AB"[n % 2], start_s, start_s + (5.0 + n % 3 if n % 5 else 1.2), f"line {n}" if n % 5 else "Yeah.")
+        )
     return spoken
 
 
