@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -124,18 +124,40 @@ class HttpConversations:
         return self._write(conversation_id, decide)
 
     def undo(
-        self, conversation_id: str, version: int, *, by: str | None = None, write_key: str | None = None
+        self,
+        conversation_id: str,
+        version: int,
+        *,
+        by: str | None = None,
+        write_key: str | None = None,
+        other_lines: Collection[str] = (),
     ) -> Applied:
         """See `ConversationStore.undo`."""
-        return self._reverse(conversation_id, version, "undo", by, write_key or new_key("undo", version))
+        write_key = write_key or new_key("undo", version)
+        return self._reverse(conversation_id, version, "undo", by, write_key, other_lines)
 
     def redo(
-        self, conversation_id: str, version: int, *, by: str | None = None, write_key: str | None = None
+        self,
+        conversation_id: str,
+        version: int,
+        *,
+        by: str | None = None,
+        write_key: str | None = None,
+        other_lines: Collection[str] = (),
     ) -> Applied:
         """See `ConversationStore.redo`."""
-        return self._reverse(conversation_id, version, "redo", by, write_key or new_key("redo", version))
+        write_key = write_key or new_key("redo", version)
+        return self._reverse(conversation_id, version, "redo", by, write_key, other_lines)
 
-    def _reverse(self, conversation_id: str, version: int, kind: WriteKind, by: str | None, write_key: str) -> Applied:
+    def _reverse(
+        self,
+        conversation_id: str,
+        version: int,
+        kind: WriteKind,
+        by: str | None,
+        write_key: str,
+        other_lines: Collection[str],
+    ) -> Applied:
         def decide(now: TaggedDocument) -> tuple[Applied, ConversationDocument | None]:
             known_version = now.document.find_version(write_key)
             if known_version is not None:
@@ -143,7 +165,7 @@ class HttpConversations:
             if now.etag is None:
                 raise WriteNotFound(conversation_id, version)
             target = find_target(now.document.writes, conversation_id, version, kind)
-            made = decide_reversal(now.document.read(), now.document.origins, target)
+            made = decide_reversal(now.document.read(), now.document.origins, target, other_lines)
             return _add_write(now.document, kind, write_key, made, by=by, undoes=target.version)
 
         return self._write(conversation_id, decide)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from itertools import accumulate
+from math import frexp
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -17,9 +19,27 @@ class NearInTime(Generic[T]):
         """Order them by their spans, whose ends may stand the wrong way round."""
         spans = sorted(((sorted(span_of(item)), item) for item in items), key=lambda pair: pair[0])
         self.items = [item for _, item in spans]
-        self._starts = [start_s for (start_s, _), _ in spans]
-        self._ends = list(accumulate((end_s for (_, end_s), _ in spans), max))  # the latest end so far
+        by_length = defaultdict[int, list[tuple[int, float, float]]](list)
+        for place, ((start_s, end_s), _) in enumerate(spans):
+            by_length[frexp(end_s - start_s)[1]].append((place, start_s, end_s))
+        # Those of about one length by themselves: near one that lasts for hours is everything else.
+        self._groups = [
+            (
+                [place for place, *_ in group],
+                [start_s for _, start_s, _ in group],
+                _latest(end_s for *_, end_s in group),
+            )
+            for group in by_length.values()
+        ]
 
     def find(self, span: tuple[float, float]) -> list[T]:
         """Return, in order, those that share time with a span or touch it, and few others."""
-        return self.items[bisect_left(self._ends, min(span)) : bisect_right(self._starts, max(span))]
+        found = list[int]()
+        for places, starts, ends in self._groups:
+            found += places[bisect_left(ends, min(span)) : bisect_right(starts, max(span))]
+        return [self.items[place] for place in sorted(found)]
+
+
+def _latest(ends: Iterable[float]) -> list[float]:
+    """Return by place the latest end so far."""
+    return list(accumulate(ends, max))

@@ -15,7 +15,7 @@ from vps_bridge.conversations.store import WriteKind
 from vps_bridge.conversations.tables import metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from schemas.conversation import TranscriptSegment
     from schemas.corrections import Correction
@@ -93,9 +93,17 @@ class PostgresConversations(SqlConversations):
             conversation_id, lambda: correct(conversation_id, write_key, labels, corrections=corrections, by=by)
         )
 
-    def _reverse(self, conversation_id: str, version: int, kind: WriteKind, by: str | None, write_key: str) -> Applied:
+    def _reverse(
+        self,
+        conversation_id: str,
+        version: int,
+        kind: WriteKind,
+        by: str | None,
+        write_key: str,
+        other_lines: Collection[str],
+    ) -> Applied:
         reverse = super()._reverse
-        return self._done(conversation_id, lambda: reverse(conversation_id, version, kind, by, write_key))
+        return self._done(conversation_id, lambda: reverse(conversation_id, version, kind, by, write_key, other_lines))
 
     def history(self, conversation_id: str) -> tuple[Write, ...]:
         """See `ConversationStore.history`."""

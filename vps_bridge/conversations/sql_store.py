@@ -35,7 +35,7 @@ from vps_bridge.conversations.write_decisions import (
 from vps_bridge.conversations.writes import find_version, read_history, record_write
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from schemas.conversation import TranscriptSegment
     from schemas.corrections import Correction
@@ -151,18 +151,40 @@ class SqlConversations:
             return _write(connection, conversation, "correct", write_key, made, by=by, corrections=tuple(corrections))
 
     def undo(
-        self, conversation_id: str, version: int, *, by: str | None = None, write_key: str | None = None
+        self,
+        conversation_id: str,
+        version: int,
+        *,
+        by: str | None = None,
+        write_key: str | None = None,
+        other_lines: Collection[str] = (),
     ) -> Applied:
         """See `ConversationStore.undo`."""
-        return self._reverse(conversation_id, version, "undo", by, write_key or new_key("undo", version))
+        write_key = write_key or new_key("undo", version)
+        return self._reverse(conversation_id, version, "undo", by, write_key, other_lines)
 
     def redo(
-        self, conversation_id: str, version: int, *, by: str | None = None, write_key: str | None = None
+        self,
+        conversation_id: str,
+        version: int,
+        *,
+        by: str | None = None,
+        write_key: str | None = None,
+        other_lines: Collection[str] = (),
     ) -> Applied:
         """See `ConversationStore.redo`."""
-        return self._reverse(conversation_id, version, "redo", by, write_key or new_key("redo", version))
+        write_key = write_key or new_key("redo", version)
+        return self._reverse(conversation_id, version, "redo", by, write_key, other_lines)
 
-    def _reverse(self, conversation_id: str, version: int, kind: WriteKind, by: str | None, write_key: str) -> Applied:
+    def _reverse(
+        self,
+        conversation_id: str,
+        version: int,
+        kind: WriteKind,
+        by: str | None,
+        write_key: str,
+        other_lines: Collection[str],
+    ) -> Applied:
         with self._writing(conversation_id) as connection:
             conversation = _read_to_write(connection, conversation_id)
             known_version = find_version(connection, conversation_id, write_key)
@@ -171,7 +193,7 @@ class SqlConversations:
             if conversation is None:
                 raise WriteNotFound(conversation_id, version)
             target = find_target(read_history(connection, conversation_id), conversation_id, version, kind)
-            made = decide_reversal(conversation, read_origins(connection, conversation_id), target)
+            made = decide_reversal(conversation, read_origins(connection, conversation_id), target, other_lines)
             return _write(connection, conversation, kind, write_key, made, by=by, undoes=target.version)
 
     def history(self, conversation_id: str) -> tuple[Write, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -292,7 +292,13 @@ class ConversationStore(Protocol):
         ...
 
     def undo(
-        self, conversation_id: str, version: int, *, by: str | None = None, write_key: str | None = None
+        self,
+        conversation_id: str,
+        version: int,
+        *,
+        by: str | None = None,
+        write_key: str | None = None,
+        other_lines: Collection[str] = (),
     ) -> Applied:
         """Take one write back; return the undo as a write of its own. An undo can be undone too.
 
@@ -305,6 +311,7 @@ class ConversationStore(Protocol):
             version: the write to take back, of whatever kind.
             by: who does it.
             write_key: a second call with the same key returns the first one's write and changes nothing.
+            other_lines: segments that stay as they are: their ids were given to other lines since.
 
         Raises:
             WriteNotFound: there is no such write.
@@ -313,7 +320,13 @@ class ConversationStore(Protocol):
         ...
 
     def redo(
-        self, conversation_id: str, version: int, *, by: str | None = None, write_key: str | None = None
+        self,
+        conversation_id: str,
+        version: int,
+        *,
+        by: str | None = None,
+        write_key: str | None = None,
+        other_lines: Collection[str] = (),
     ) -> Applied:
         """Bring back what an undo took away; `version` is the undo, or the write that it undid. See `undo`.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from vps_bridge.conversations.label_changes import corrected, is_taken_back, taken_back, written
 from vps_bridge.conversations.reversal import find_to_redo, find_to_undo
@@ -58,13 +58,17 @@ def find_target(history: Sequence[Write], conversation_id: str, version: int, ki
     return (find_to_undo if kind == "undo" else find_to_redo)(history, conversation_id, version)
 
 
-def decide_reversal(stored: StoredConversation, origins: Origins, target: Write) -> tuple[Change, ...]:
-    """Return what taking a write back changes."""
+def decide_reversal(
+    stored: StoredConversation, origins: Origins, target: Write, other_lines: Collection[str] = ()
+) -> tuple[Change, ...]:
+    """Return what taking a write back changes: nothing of segments that are other lines now."""
     known, is_protected = _by_id(stored), target.kind == "apply"
     return tuple(
         taken_back(change, segment, origins[segment.id], is_protected=is_protected)
         for change in target.changes
-        if (segment := known.get(change.segment_id)) is not None and is_taken_back(segment, origins[segment.id], change)
+        if (segment := known.get(change.segment_id)) is not None
+        and segment.id not in other_lines
+        and is_taken_back(segment, origins[segment.id], change)
     )
 
 

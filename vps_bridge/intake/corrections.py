@@ -15,8 +15,8 @@ from schemas.text import is_blank
 from vps_bridge.conversations.reversal import corrections_in_force, find_root, find_to_redo, find_to_undo
 from vps_bridge.conversations.store import ConversationStore, HumanLabel, StoreError, Write
 from vps_bridge.errors import Refusal
-from vps_bridge.labelling.corrections import anchors_to_json, find_anchors
-from vps_bridge.labelling.kept_line import LinesNow
+from vps_bridge.labelling.corrections import anchors_to_json, find_anchors, kept_lines
+from vps_bridge.labelling.kept_line import LineSearch, LinesNow
 from vps_bridge.labelling.number import Voice, VoiceBook
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.people import NOBODY
@@ -82,7 +82,8 @@ class Corrections:
             target = (find_to_redo if redo else find_to_undo)(history, conversation_id, version)
             self._check_free(conversation_id, history, target)
         change = self._store.redo if redo else self._store.undo
-        applied = change(conversation_id, version, by=by, write_key=write_key)
+        other_lines = self._find_other_lines(conversation_id, find_root(history, version))
+        applied = change(conversation_id, version, by=by, write_key=write_key, other_lines=other_lines)
         self._switch(conversation_id)
         return applied.version
 
@@ -115,6 +116,15 @@ class Corrections:
                 f"Take that back first: omi-bridge undo {conversation_id} {built[-1]}"
             )
             raise StoreError(msg)
+
+    def _find_other_lines(self, conversation_id: str, root: Write | None) -> set[str]:
+        """Return the ids that a new transcription gave to other lines since a correction: its labels are not theirs."""
+        records = self._ledger.corrections.of_conversation(conversation_id)
+        anchors = next(
+            (record.anchors for record in records if root is not None and record.write == root.version), None
+        )
+        stored = self._store.read(conversation_id) if anchors else None
+        return LineSearch(kept_lines(anchors), LinesNow(stored.segments)).other_lines() if anchors and stored else set()
 
     def _switch(self, conversation_id: str) -> None:
         """Put corrections out of force, or into it, as the history now says."""

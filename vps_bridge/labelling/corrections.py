@@ -21,6 +21,10 @@ from vps_bridge.labelling.number import Voice, VoiceBook
 if TYPE_CHECKING:
     from vps_bridge.labelling.link import LocalSpeakerEvidence
 
+TWO_PEOPLE = 1 / 4
+"""From this share of a local speaker's speech on, lines that are split off it say that its job took two people for one.
+So it did in its other jobs, where just more than half was split off: a line that is gone later must not decide it."""
+
 
 @dataclass(frozen=True)
 class KeptCorrection:
@@ -127,6 +131,11 @@ def anchors_to_json(
     return json.dumps({**json.loads(VoiceBook(anchors).to_json()), "lines": lines_to_json(lines)})
 
 
+def kept_lines(anchors: str) -> dict[str, KeptLine]:
+    """Return which lines the segments were, of what `anchors_to_json` returned."""
+    return lines_from_json(json.loads(anchors).get("lines", {}))
+
+
 class KeptRecord(Protocol):
     """A `corrected` event as the ledger keeps it; of which labelling imports nothing."""
 
@@ -169,7 +178,7 @@ def read_kept(record: KeptRecord) -> list[KeptCorrection]:
     voices = tuple(
         replace(voice, not_members=every.difference(voice.members)) for voice in VoiceBook.from_json(anchors).voices
     )
-    lines = lines_from_json(json.loads(anchors).get("lines", {}))
+    lines = kept_lines(anchors)
     return [
         KeptCorrection(Correction.model_validate(one), record.write, place, record.event_id, voices, teaches, lines)
         for place, (one, teaches) in enumerate(zip(record.said, record.teaching, strict=True))

@@ -264,11 +264,13 @@ def describe_label(
 
 def _name_person(segment: StoredSegment, number: int | None, people: VoicePeople) -> tuple[str | None, Identity | None]:
     """Return who speaks in a segment, and where that is known from; unknown where the backend gave it by itself."""
-    if segment.person_id:
-        return segment.person_id, "confirmed" if segment.is_human_labelled else None
+    if segment.person_id and segment.is_human_labelled:
+        return segment.person_id, "confirmed"
     person = people.persons.get(number)
-    if person is not None:
+    if person is not None:  # also where the backend named somebody by itself: it may send back who it was told before
         return person, "confirmed"
+    if segment.person_id:
+        return segment.person_id, None
     matched = _match_of(segment, number, people)
     return matched, "matched" if matched else None
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.corrections import CorrectionKind
-from vps_bridge.labelling.corrections import KeptCorrection, Speech
+from vps_bridge.labelling.corrections import TWO_PEOPLE, KeptCorrection, Speech
 from vps_bridge.labelling.embedding_spaces import space_of
 from vps_bridge.labelling.link import LocalSpeakerEvidence, Partition, SpeakerLink
 from vps_bridge.labelling.local_speaker import LocalSpeaker
@@ -133,6 +133,7 @@ def read_human_links(
                 parted = {one for one in saying if evidence_of[one].is_confirmed}
                 shared = speech.lines_of(parted, kept.lines_left)
                 parted |= rest.intersection(speech.loudest_in(line, kept.heard_jobs) for line in shared)
+                parted |= _two_people_left(kept, chosen, speech)
                 said.joined.append([{one} for one in sorted(parted)])
             case CorrectionKind.VOICE_IS:
                 speakers = now(kept, kept.said.speaker_id)
@@ -189,8 +190,7 @@ def _sides(
     chosen, rest = set(speech.split_off_whole(kept)), set[LocalSpeaker]()
     saying = []
     for voice in kept.split_voices:
-        lines = kept.lines_left.intersection(voice.segments)
-        left = {one for line in lines if (one := speech.loudest_in(line, kept.heard_jobs))} - chosen
+        left = _saying_what_is_left(kept, voice, chosen, speech)
         rest |= left.union(speech.of_voice(voice)) - chosen
         saying.append(left)
     # Who was parted has no sound: of a job that had heard the voices it stays, and so does whoever another job has for
@@ -202,8 +202,31 @@ def _sides(
     settled = speech.lines_of(silent - follow, kept.lines_left)
     along = _sound_like(chosen, rest, evidence_of).difference(speech.mostly_in(settled))
     for stay in saying:
-        along -= stay if stay <= along else set()
+        along -= stay if stay <= along or _are_two_people(stay, chosen, speech) else set()
     return chosen | along, rest - along
+
+
+def _saying_what_is_left(
+    kept: KeptCorrection, voice: Voice, chosen: set[LocalSpeaker], speech: Speech
+) -> set[LocalSpeaker]:
+    lines = kept.lines_left.intersection(voice.segments)
+    return {one for line in lines if (one := speech.loudest_in(line, kept.heard_jobs))} - chosen
+
+
+def _two_people_left(kept: KeptCorrection, chosen: set[LocalSpeaker], speech: Speech) -> set[LocalSpeaker]:
+    """Return who is left of voices whose jobs took two people for one: one voice, with and without a sound."""
+    every = [_saying_what_is_left(kept, voice, chosen, speech) for voice in kept.split_voices]
+    return set[LocalSpeaker]().union(*(left for left in every if _are_two_people(left, chosen, speech)))
+
+
+def _are_two_people(left: set[LocalSpeaker], chosen: set[LocalSpeaker], speech: Speech) -> bool:
+    """Whether all who say the lines that are left are what a split left of somebody, or of much of whom it took."""
+
+    def parted_s(one: LocalSpeaker) -> float:
+        return sum(speech.all_s(part) for part in chosen if part.is_part_of(one))
+
+    others = {one for one in left if not any(one.is_part_of(each) for each in chosen | left)}
+    return all(parted_s(one) >= TWO_PEOPLE * (parted_s(one) + speech.all_s(one)) for one in others)
 
 
 def _sound_like(

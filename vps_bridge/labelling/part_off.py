@@ -16,7 +16,7 @@ from schemas.corrections import CorrectionKind
 from vps_bridge.conversations.store import StoredSegment
 from vps_bridge.labelling.align import StretchClock
 from vps_bridge.labelling.audio_clock import Span
-from vps_bridge.labelling.corrections import KeptCorrection, Speech
+from vps_bridge.labelling.corrections import TWO_PEOPLE, KeptCorrection, Speech
 from vps_bridge.labelling.evidence import AudioTimeline, TimelineTurn
 from vps_bridge.labelling.link import LocalSpeakerEvidence
 from vps_bridge.labelling.local_speaker import LocalSpeaker
@@ -87,18 +87,21 @@ def _part_lines(
 def _lines_to_leave(kept: KeptCorrection, speech: Speech, whole: frozenset[LocalSpeaker]) -> set[str]:
     """Return the lines left that would go with the lines that are split off, in part or all of them.
 
-    All of a voice where everybody who says them goes; else those that somebody says who goes by what another job heard.
+    All of a voice where everybody who says them goes; those of whoever goes where everybody else is two people as well;
+    else those that somebody says who goes by what another job heard.
     """
-    lines = set[str]()
+    lines, named_s = set[str](), speech.in_segments(kept.said.segment_ids)
     for voice in kept.split_voices:
         left = kept.lines_left.intersection(voice.segments)
         saying = {line: speech.loudest_in(line, kept.heard_jobs) for line in left}
-        if set(saying.values()) - {None} <= whole:
+        going = {line for line in left if whole & speech.in_segment.get(line, {}).keys()}
+        staying = set(saying.values()) - whole - {None}
+        if not staying:
             lines |= left
+        elif all(named_s.get(one, 0.0) >= TWO_PEOPLE * speech.all_s(one) for one in staying if one is not None):
+            lines |= going
         else:
-            lines |= {
-                line for line in left if saying[line] not in whole and whole & speech.in_segment.get(line, {}).keys()
-            }
+            lines |= {line for line in going if saying[line] not in whole}
     return lines
 
 

@@ -24,3 +24,9 @@ def test_all_that_share_time_with_a_span_are_found_in_order(
 def test_of_many_lines_only_those_near_are_looked_at():
     lines = NearInTime(range(10_000), lambda place: (place * 3.0, place * 3.0 + 1.0))
     assert lines.find((600.0, 601.0)) == [200]
+
+
+def test_of_thousands_few_are_looked_at_though_one_lasts_from_beginning_to_end():
+    spans = [(0.0, 30_000.0), *((place * 3.0, place * 3.0 + 1.0) for place in range(10_000))]
+    lines = NearInTime(range(len(spans)), spans.__getitem__)
+    assert lines.find((27_000.0, 27_000.5)) == [0, 9_001]

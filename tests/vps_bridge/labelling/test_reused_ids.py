@@ -91,6 +91,36 @@ def test_what_was_said_of_one_line_whose_id_is_another_s_now_is_void(said: dict[
 
 
 @pytest.mark.parametrize("way", [UPDATED, REMOVED])
+@pytest.mark.parametrize("said", [{"person_id": "anna"}, {"speaker_id": 1}], ids=["person", "number"])
+def test_a_label_that_was_undone_does_not_come_back_to_another_line_that_has_its_id_now(
+    said: dict[str, object], way: str
+):
+    segment = ids_of("A")[1]
+    with labelled_call() as call:
+        label = call.correct(kind="segment_is", segment_id=segment, **said)
+        call.undo(label)
+        transcribe_anew(call, way)
+        before = call.speakers
+        redo = call.redo(label)
+        assert [outcome for _, outcome, _ in call.outcomes] == ["void"]
+        assert (call.speakers, named(call, "anna")) == (before, [])
+        call.undo(redo)
+        assert (call.speakers, named(call, "anna"), call.outcomes) == (before, [], [])
+
+
+@pytest.mark.parametrize("said", [{"person_id": "anna"}, {"speaker_id": 1}], ids=["person", "number"])
+def test_a_label_that_was_undone_comes_back_to_its_line_whose_times_and_words_are_others_now(said: dict[str, object]):
+    with labelled_call() as call:
+        label = call.correct(kind="segment_is", segment_id=ids_of("A")[1], **said)
+        before = call.persons, call.speakers, call.outcomes
+        call.undo(label)
+        trimmed = [line(n, n, moved_s=0.3).model_copy(update={"text": f"line {n}, I think"}) for n in range(LINES)]
+        call.store.upsert_segments(NAME, 2, tuple(trimmed))
+        call.redo(label)
+        assert (call.persons, call.speakers, call.outcomes) == before
+
+
+@pytest.mark.parametrize("way", [UPDATED, REMOVED])
 def test_a_number_that_a_line_has_by_itself_is_none_that_a_person_gave_to_the_line_before(way: str):
     with labelled_call() as call:
         number = int(str(call.speakers[ids_of("A", dropped=1)[1]])[-2:])
@@ -267,3 +297,17 @@ def test_an_undo_of_a_merge_gives_numbers_back_to_the_lines_that_had_them_and_no
         call.undo(write)
         for who in "ABC":
             assert {call.speakers[f"{letter}{name}"] for name in ids_of(who, dropped=1)} == {numbers[who]}
+
+
+def test_a_name_that_the_backend_sends_back_as_its_own_does_not_hide_the_one_that_a_person_gives_later():
+    with labelled_call() as call:
+        number = int(str(call.speakers[ids_of("B")[0]])[-2:])
+        call.correct(kind="voice_is", speaker_id=number, person_id="anna")
+        sent_back = [
+            line(n, n).model_dump(exclude_unset=True) | {"person_id": call.persons[str(n)], "label_source": "auto"}
+            for n in range(LINES)
+        ]
+        call.store.upsert_segments(NAME, 2, tuple(map(TranscriptSegment.model_validate, sent_back)))
+        call.correct(kind="voice_is", speaker_id=number, person_id="ben")
+        assert sorted(named(call, "ben")) == sorted(ids_of("B"))
+        assert named(call, "anna") == []

@@ -151,3 +151,32 @@ def test_a_label_of_a_listener_s_line_does_not_go_to_the_line_around_it_that_has
         call.transcribe_anew(numbered([("", 0.0, 0.3, "Hm."), long, (*within[:3], text), *rest], "s"))
         assert named(call, "zoe") == []
         assert [outcome for _, outcome, _ in call.outcomes] == ["void"]
+
+
+def half_and_half() -> list[Line]:
+    """Two people who say about the same, and one job more than half of each."""
+    spoken: list[Line] = []
+    for n in range(36):
+        start_s = spoken[-1][2] + 0.6 if spoken else 0.5
+        spoken.append(
+            ("AB"[n % 2], start_s, start_s + (5.0 + n % 3 if n % 5 else 1.2), f"line {n}" if n % 5 else "Yeah.")
+        )
+    return spoken
+
+
+@pytest.mark.parametrize("is_named", [True, False], ids=["with names", "without names"])
+@pytest.mark.parametrize("gone", [3, 31, 33, 34])
+def test_a_line_that_is_gone_takes_nobody_along_with_a_split_of_just_half_of_what_was_heard_as_one(
+    gone: int, is_named: bool
+):
+    spoken = half_and_half()
+    with talk(spoken, MIXED, spoken) as call:
+        call.correct(kind="other_voice", segment_ids=ids_of("B", spoken, "s"))
+        if is_named:
+            call.correct(kind="voice_is", speaker_id=number_of(call, ids_of("A", spoken, "s")[0]), person_id="anna")
+            call.correct(kind="voice_is", speaker_id=number_of(call, ids_of("B", spoken, "s")[0]), person_id="ben")
+        after = [line for n, line in enumerate(spoken) if n != gone]
+        call.transcribe_anew(numbered(after, "n"))
+        own, others = ({call.speakers[name] for name in ids_of(who, after, "n")} for who in "AB")
+        assert (len(own), len(others), len(own | others)) == (1, 1, 2)
+        assert sorted(named(call, "anna")) == (sorted(ids_of("A", after, "n")) if is_named else [])
