@@ -242,7 +242,7 @@ class BothSides:
 
     def cut(self) -> None:
         line = self.draw.choice(sorted(self.omi.lines))
-        if self.processing is not None or line in self.talk.by_hand:
+        if self.processing is not None:
             return
         new_id = f"{line}-{len(self.log)}"
         self.omi.cut(line, new_id)
@@ -254,6 +254,9 @@ class BothSides:
         for known in (self.unsure, self.left_there):
             known.update({new_id} if line in known else ())
         self.report()
+        is_theirs = line in self.words or line in self.unsure or self.omi.lines[new_id].person in (None, OWNER)
+        if line in self.by_hand and not is_theirs and not self.reports:  # a word from here goes along
+            self.by_hand[new_id] = self.by_hand[line]
 
     def join(self) -> None:
         pairs = list(pairwise(self.omi.lines.values()))

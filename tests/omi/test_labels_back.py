@@ -181,17 +181,20 @@ def test_an_update_that_cannot_be_read_stops_no_other(api: FakeApi, ledger: Ledg
     wait_until(lambda: api.assigned, "the label of the other")
 
 
-def test_a_name_that_omi_does_not_take_waits_for_another(api: FakeApi, ledger: Ledger, sender: LabelSender) -> None:
+def test_a_name_that_omi_does_not_take_is_told_of_and_waits_for_another(
+    api: FakeApi, ledger: Ledger, sender: LabelSender, counts: CaptureCounts
+) -> None:
     del sender
-    api.unnamable = {"J"}
+    api.unnamable, api.people = {"J"}, {"known": "Anna"}
     know(ledger, "new", "J")
-    update(ledger, 1, matched("s1", "new"))
-    all_told(ledger)
-    assert api.assigned == []
+    update(ledger, 1, matched("s1", "new"), matched("s2", "known"))
+    wait_until(lambda: counts.labels_waiting == 1 and "name" in counts.labels_error, "it to be told of")
+    assert api.labels == {(NAME, "s2"): "known"}
     know_again = PersonEvent(event_id="again", type=PersonEventType.NAMED, owner=UID, revision=5, name="Jo")
     ledger.people.note("new", know_again, Verdict.ACCEPTED)
-    wait_until(lambda: api.assigned, "the label")
-    assert api.labels == {(NAME, "s1"): "id-of-Jo"}
+    all_told(ledger)
+    assert api.labels == {(NAME, "s1"): "id-of-Jo", (NAME, "s2"): "known"}
+    wait_until(lambda: not counts.labels_error, "it to be told of no more")
 
 
 def test_lines_of_somebody_who_is_the_owner_no_more_are_sent(api: FakeApi, ledger: Ledger, sender: LabelSender) -> None:

@@ -10,8 +10,8 @@ from tests.omi.simulated_omi import OmiLine, SimulatedOmi
 from tests.vps_bridge.labelling.drawn_conversation import DrawnConversation
 
 
-@pytest.mark.parametrize("parts", [1, 2, 3])
-def test_a_line_that_was_several_before_can_be_mended(parts: int) -> None:
+@pytest.mark.parametrize(("parts", "has_length"), [(1, True), (2, True), (3, True), (1, False)])
+def test_a_line_that_was_several_before_can_be_mended(parts: int, *, has_length: bool) -> None:
     drawn = DrawnConversation(3)
     long, *others = [OmiLine(f"new-{one.id}", one.start_s, one.end_s, one.text) for one in drawn.segments]
     part_s = (long.end_s - long.start_s) / parts
@@ -29,8 +29,10 @@ def test_a_line_that_was_several_before_can_be_mended(parts: int) -> None:
         assert talk.send()
         assert {omi.lines[one].person for one in short} == {"anna"}
         rest = [one for one in omi.lines.values() if one.id not in short]
-        omi.lines = {one.id: one for one in (replace(long, person="anna", is_manual=True), *rest)}
+        end_s = long.end_s if has_length else long.start_s
+        omi.lines = {one.id: one for one in (replace(long, end_s=end_s, person="anna", is_manual=True), *rest)}
+        number = talk.numbers["old-0"]
         report()
-        assert talk.correct(kind="voice_is", speaker_id=talk.numbers[long.id], person_id="bert")
+        assert talk.correct(kind="voice_is", speaker_id=number, person_id="bert")
         assert talk.send()
         assert (talk.persons[long.id], omi.lines[long.id].person) == ("bert", "bert")

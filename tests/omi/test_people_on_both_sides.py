@@ -93,6 +93,46 @@ def test_a_label_by_hand_stays_in_omi_where_its_line_has_another_id() -> None:
         assert both.omi.lines[new_id].person == "o-A"
 
 
+@pytest.mark.parametrize("way", ["cut", "joined", "new ids"])
+def test_a_label_by_hand_goes_along_to_a_new_line_where_its_voice_is_somebody_else(way: str) -> None:
+    with one_talk() as both:
+        before, line = name_a_voice(both, "o-B")[1:3]
+        both.talk.correct(kind="segment_is", segment_id=line, person_id="p-A")
+        assert both.talk.send()
+        new_id = "new"
+        if way == "new ids":
+            new_id = both.omi.renumber("n")[line]
+        elif way == "cut":
+            both.omi.cut(line, new_id)
+        else:
+            both.omi.say(before, "o-A")
+            both.omi.join(before, line, new_id)
+        for _ in range(2):
+            both.clock.now_s += 400.0
+            both.report_again()
+            assert both.talk.send()
+            assert (both.talk.persons[new_id], both.omi.lines[new_id].person) == ("p-A", "o-A")
+        both.talk.correct(kind="segment_is", segment_id=new_id, person_id="p-B")
+        assert both.talk.send()
+        assert (both.talk.persons[new_id], both.omi.lines[new_id].person) == ("p-B", "o-B")
+
+
+@pytest.mark.parametrize("said", [None, "o-B"])
+def test_what_is_said_in_omi_of_a_line_to_which_a_label_by_hand_went_along_counts(said: str | None) -> None:
+    with one_talk() as both:
+        first = name_a_voice(both, "o-C")[1]
+        both.talk.correct(kind="segment_is", segment_id=first, person_id="p-A")
+        assert both.talk.send()
+        both.omi.cut(first, "half")
+        both.report_again()
+        both.clock.now_s += 400.0
+        both.omi.say("half", said)
+        both.report_again()
+        assert both.talk.send()
+        assert both.omi.lines["half"].person == said
+        assert both.talk.persons["half"] in ({None, "o-C"} if said is None else {said})
+
+
 def test_omi_may_write_over_a_mended_label_what_it_had_written_over_the_one_before() -> None:
     with one_talk() as both:
         nobody = both.omi.begin_processing()

@@ -44,9 +44,13 @@ class Sending:
         self._api, self._ledger, self._update = api, ledger, update
         self._people, self._read, self._refused = people, read, refused
         self.has_sent = False
+        self._no_name = ""
 
     def send(self, labels: Mapping[str, list[str]], back: Collection[str]) -> None:
-        """Send the segments of each person, and those that are nobody's again. Raises the first `ApiFailed`, last."""
+        """Send the segments of each person, and those that are nobody's again. Raises the first `ApiFailed`, last.
+
+        Also where OMI takes no person of a name: until there is another one, its lines wait.
+        """
         failed: ApiFailed | None = None
         for person, segment_ids in [(None, back), *labels.items()]:
             try:
@@ -61,6 +65,9 @@ class Sending:
                 self.has_sent = True
         if failed is not None:
             raise failed
+        if self._no_name:
+            self.has_sent = True  # OMI answers: it is no trouble of all
+            raise ApiFailed(f"OMI takes no person of a name that is given here ({self._no_name}): rename that person")
 
     def _send_person(self, person: str | None, segment_ids: list[str], now: Mapping[str, str | None]) -> None:
         known = None if person is None else self._ledger.people.get(self._update.uid, person)
@@ -137,6 +144,7 @@ class Sending:
             added = self._api.add_person(self._update.uid, name)
         except ApiRefused as error:
             _LOG.warning("omi_person_refused", conversation=self._update.conversation_id, error=str(error))
+            self._no_name = str(error)
             return None
         self._people[added] = name
         return added

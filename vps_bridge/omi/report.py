@@ -70,12 +70,12 @@ class Reporter:
             return
         known = self._ledger.omi.find(name)
         self._check_owner(report, known)
-        report, told = self._without_ours(report)
+        report, told, moved = self._without_ours(report)
         if known is not None and known.body_sha256 == report.body_sha256:
             self._ledger.omi.put(replace(known, waits=True), {}, told)  # its audio may have come, or labels from here
             return
         posts, heard = 1 if known is None else known.posts + 1, _words_of(report)
-        report = self._without_old_words(report, heard)
+        report = _with_words(self._without_old_words(report, heard, told), moved)
         for event in self._make_events(report, posts):
             receipt = self._intake.take_event(name, encode(event))
             if receipt is not None and receipt.verdict is Verdict.REFUSED:
@@ -90,13 +90,15 @@ class Reporter:
         self.end_live(report)
         _LOG.info("omi_conversation", conversation=name, posts=posts, segments=len(report.conversation.segments))
 
-    def _without_ours(self, report: Report) -> tuple[Report, dict[str, ToldSegment]]:
+    def _without_ours(self, report: Report) -> tuple[Report, dict[str, ToldSegment], dict[str, str]]:
         """Return a report without the labels that OMI has from us, and these: they come back as no person's word.
 
         Where OMI has somebody else by now, it is a person's word, and stays one: of those it returns nothing told.
+        Last, by segment whom a person named here in the line that it was before OMI gave it another id.
         """
         now = time.time()
-        conversation, known = report.conversation, self._told_of(report, now)
+        known, by_hand = self._told_of(report, now)
+        conversation = report.conversation
         told = [one for one in conversation.segments if one.id in known]
         echoes = [one for one in told if not one.is_user and known[one.id].may_be(one.person_id, now)]
         ours = {one.id: known[one.id].reported(one.person_id) for one in echoes}
@@ -106,35 +108,50 @@ class Reporter:
         segments = tuple(
             segment.model_copy(update=blank) if segment.id in ours else segment for segment in conversation.segments
         )
-        return replace(report, conversation=replace(conversation, segments=segments)), ours | theirs
+        moved = {one: person for one, person in by_hand.items() if one in ours}
+        return replace(report, conversation=replace(conversation, segments=segments)), ours | theirs, moved
 
-    def _without_old_words(self, report: Report, heard: Mapping[str, str]) -> Report:
-        """Return a report that says nothing of labels that the last one had too: what was said here since stays."""
+    def _without_old_words(self, report: Report, heard: Mapping[str, str], told: Mapping[str, ToldSegment]) -> Report:
+        """Return a report that says nothing of labels that the last one had too: what was said here since stays.
+
+        So does what was said here of a line that OMI has from us (`told`), and of which it never had a word.
+        """
         conversation, name = report.conversation, report.conversation.conversation_id
         last, stored = self._ledger.omi.heard_last(name), self._store.read(name)
-        old = {one.id for one in (stored.segments if stored else ()) if last.get(one.id, "") == heard.get(one.id)}
+        lines = stored.segments if stored else ()
+        old = {one.id for one in lines if last.get(one.id, "") == heard.get(one.id)}
+        ours = told.keys() - heard.keys() - last.keys()
+        old |= {one.id for one in lines if one.id in ours and one.is_human_labelled}
         if not old:
             return report
         segments = tuple(_without_label(one) if one.id in old else one for one in conversation.segments)
         return replace(report, conversation=replace(conversation, segments=segments))
 
-    def _told_of(self, report: Report, now: float) -> dict[str, ToldSegment]:
-        """Return what OMI was told of a report's segments, also of those whose lines had other ids."""
+    def _told_of(self, report: Report, now: float) -> tuple[dict[str, ToldSegment], dict[str, str]]:
+        """Return what OMI was told of a report's segments, also of those whose lines had other ids.
+
+        And whom a person named by hand in the lines of those.
+        """
         name, segments = report.conversation.conversation_id, report.conversation.segments
         has = {segment.id: segment.person_id for segment in segments}
         known = self._ledger.omi.told_near(name, report.uid, report.span, has, now)
         stored = self._store.read(name)
         before = [one for one in (stored.segments if stored else ()) if one.id in known]
-        lines = NearInTime(before, lambda one: (one.start_s, one.end_s))
+        lines, by_hand = NearInTime(before, lambda one: (one.start_s, one.end_s)), dict[str, str]()
         for segment in segments:
             if segment.person_id is not None and segment.id not in known:
                 near = lines.find((segment.start_s, segment.end_s))
                 fitting = [one for one in near if known[one.id].may_be(segment.person_id, now)]
                 line = _most_of(segment, fitting) or _most_of(segment, near)
-                if line is not None:  # a label by hand does not go along: OMI keeps it
-                    told = known[line.id]
-                    known[segment.id] = told._replace(ours=ELSEWHERE) if line.is_human_labelled else told
-        return known
+                if line is None:
+                    continue
+                told = known[line.id]
+                if line.is_human_labelled and line.person_id is not None:
+                    by_hand[segment.id] = line.person_id
+                elif line.is_human_labelled:  # of a voice that has no name by hand OMI keeps whom it has
+                    told = told._replace(ours=ELSEWHERE)
+                known[segment.id] = told
+        return known, by_hand
 
     def end_live(self, report: Report) -> None:
         """Show no more what came live of a conversation: it was reported, or thrown away."""
@@ -175,14 +192,28 @@ def _words_of(report: Report) -> dict[str, str]:
     return {segment_id: person for segment_id, person in said.items() if person is not None}
 
 
+def _with_words(report: Report, persons: Mapping[str, str]) -> Report:
+    """Return a report in which a person named these, by segment."""
+    conversation = report.conversation
+    segments = tuple(
+        one.model_copy(update={"person_id": persons[one.id], "label_source": "manual"}) if one.id in persons else one
+        for one in conversation.segments
+    )
+    return replace(report, conversation=replace(conversation, segments=segments))
+
+
 def _without_label(segment: TranscriptSegment) -> TranscriptSegment:
     """Return a segment that says nothing of who speaks: what is missing is no change."""
     return TranscriptSegment.model_validate(segment.model_dump(exclude=_LABEL, exclude_unset=True))
 
 
 def _most_of(segment: TranscriptSegment, lines: Sequence[StoredSegment]) -> StoredSegment | None:
-    """Return the line that most of a segment lies in, where more than half of it lies in these lines together."""
+    """Return the line that most of a segment lies in, where more than half of it lies in these lines together.
+
+    One without length lies in a line that goes on there.
+    """
     span = (segment.start_s, segment.end_s)
     shared = [shared_s((one.start_s, one.end_s), span) for one in lines]
-    is_most = sum(shared) > (segment.end_s - segment.start_s) / 2
+    length_s = segment.end_s - segment.start_s
+    is_most = sum(shared) > length_s / 2 if length_s > 0 else max(shared, default=-1.0) >= 0
     return lines[shared.index(max(shared))] if is_most else None
