@@ -204,9 +204,8 @@ def check(both: BothSides) -> None:
     }
     assert not wrong, f"{wrong}\n{log}"
     labels = {label.id: label.person_id for label in both.talk.found.segments}
-    there = {
-        one: words[one] for one in both.reported - both.unsure - both.contested if words.get(one) not in (None, OWNER)
-    }
+    sure = both.reported - both.unsure - both.contested if both.names_source else set[str]()
+    there = {one: words[one] for one in sure if words.get(one) not in (None, OWNER)}
     heard = {one: said for one, said in (there | both.by_hand).items() if one in labels}
     here = {one: (labels[one], said) for one, said in heard.items() if labels[one] != said}
     assert not here, f"here: {here}\n{log}"
