@@ -53,6 +53,7 @@ class LabelledTalk:
         self._ingest = Ingest(self._settings, self.ledger, Spool(root / "spool"), self.store, wire, reserve)
         self._omi, self._drawn = omi, drawn
         self.jobs: tuple[JobEvidence, ...] = ()
+        self.names: dict[str, set[str]] = {}
         self._events, self._version, self._steady_s = 0, 0, 0.0
         intake: Any = self  # it takes events alone
         self._reporter = Reporter(intake, self.ledger, self.store, LiveConversations(intake, self.ledger))
@@ -102,6 +103,8 @@ class LabelledTalk:
         self._events += 1
         event = PersonEvent(event_id=f"p-{self._events}", type=kind, owner=UID, revision=self._events, **fields)
         self.ledger.people.note(person, event, Verdict.ACCEPTED)
+        if kind is PersonEventType.NAMED:
+            self.names.setdefault(person, set()).add(fields["name"])
 
     def hear(self, jobs: tuple[JobEvidence, ...]) -> None:
         """Take all results that there are now."""
@@ -146,6 +149,12 @@ class LabelledTalk:
     @property
     def _name(self) -> str:
         return self._omi.name
+
+    def store_person(self, segment_id: str) -> str | None:
+        """Return the person whom a line's own label names."""
+        stored = self.store.read(self._name)
+        assert stored is not None
+        return next(line.person_id for line in stored.segments if line.id == segment_id)
 
     @property
     def persons(self) -> dict[str, str | None]:

@@ -335,6 +335,10 @@ class BothSides:
         while self.reports:
             self.take_report()
 
+    def is_same(self, here: str | None, said: str | None) -> bool:
+        """Whether a person here is who was said in OMI: the same id, or somebody who has had that name."""
+        return here == said or self.omi.people.get(said or "") in self.talk.names.get(here or "", set())
+
     def wanted(self) -> dict[str, str | None]:
         """Return whom OMI is to have in each line that nobody labelled there."""
         people = {one.person_id: one for one in self.talk.ledger.people.of_owner(UID)}

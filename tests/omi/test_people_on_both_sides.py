@@ -62,6 +62,21 @@ def test_whoever_becomes_the_owner_is_nobody_in_omi() -> None:
         assert {both.omi.lines[one].person for one in hers} == {None}
 
 
+def test_whom_omi_was_told_by_name_is_the_same_person_here_where_somebody_picks_her_there() -> None:
+    with one_talk() as both:
+        both.talk.know("p-A", PersonEventType.NAMED, name="A")
+        hers = name_a_voice(both, "p-A")
+        assert {both.omi.lines[one].person for one in hers} == {"o-A"}
+        other = next(one for one in both.omi.lines if one not in hers)
+        both.omi.say(other, "o-A")
+        both.report_again()
+        assert both.talk.store_person(other) == "p-A"
+        both.talk.correct(kind="segment_is", segment_id=other, person_id="p-B")
+        both.omi.say(hers[0], "o-B")
+        both.report_again()
+        assert (both.talk.store_person(other), both.talk.store_person(hers[0])) == ("p-B", "o-B")
+
+
 def test_nobody_whom_omi_got_from_here_is_no_persons_word() -> None:
     with one_talk() as both:
         both.names_source = True
@@ -207,7 +222,7 @@ def check(both: BothSides) -> None:
     sure = both.reported - both.unsure - both.contested if both.names_source else set[str]()
     there = {one: words[one] for one in sure if words.get(one) not in (None, OWNER)}
     heard = {one: said for one, said in (there | both.by_hand).items() if one in labels}
-    here = {one: (labels[one], said) for one, said in heard.items() if labels[one] != said}
+    here = {one: (labels[one], said) for one, said in heard.items() if not both.is_same(labels[one], said)}
     assert not here, f"here: {here}\n{log}"
     before = (has, both.talk.persons)
     both.report_again()

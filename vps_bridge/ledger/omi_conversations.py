@@ -209,6 +209,17 @@ class OmiBook:
         with self._database.reading() as connection:
             return connection.scalar(query) or {}
 
+    def people_told(self, uid: str) -> dict[str, str]:
+        """Return by person in OMI who that is of ours, as a user's conversations were told; who may be two is none."""
+        query = select(OmiConversationRow.assigned).where(OmiConversationRow.uid == uid)
+        found = defaultdict[str, set[str]](set)
+        with self._database.reading() as connection:
+            for assigned in connection.scalars(query):
+                for said in map(_read_told, (assigned or {}).values()):
+                    if said.ours and said.theirs is not None:
+                        found[said.theirs].add(said.ours)
+        return {theirs: min(ours) for theirs, ours in found.items() if len(ours) == 1}
+
     def told_near(
         self, conversation_id: str, uid: str, span: tuple[float, float], has: Mapping[str, str | None], now: float
     ) -> dict[str, ToldSegment]:

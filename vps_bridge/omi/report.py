@@ -75,7 +75,8 @@ class Reporter:
             self._ledger.omi.put(replace(known, waits=True), {}, told)  # its audio may have come, or labels from here
             return
         posts, heard = 1 if known is None else known.posts + 1, _words_of(report)
-        report = _with_words(self._without_old_words(report, heard, told), moved)
+        report = self._without_old_words(self._as_known_here(report, heard), heard, told)
+        report = _with_words(report, moved)
         for event in self._make_events(report, posts):
             receipt = self._intake.take_event(name, encode(event))
             if receipt is not None and receipt.verdict is Verdict.REFUSED:
@@ -110,6 +111,17 @@ class Reporter:
         )
         moved = {one: person for one, person in by_hand.items() if one in ours}
         return replace(report, conversation=replace(conversation, segments=segments)), ours | theirs, moved
+
+    def _as_known_here(self, report: Report, heard: Mapping[str, str]) -> Report:
+        """Return a report that names ours by their own ids where OMI names them by those that it was told for them."""
+        known = self._ledger.omi.people_told(report.uid) if heard else {}
+        ours = {theirs: one for theirs, one in known.items() if self._ledger.people.get(report.uid, one) is not None}
+        conversation = report.conversation
+        segments = tuple(
+            one.model_copy(update={"person_id": ours[one.person_id]}) if one.person_id in ours else one
+            for one in conversation.segments
+        )
+        return replace(report, conversation=replace(conversation, segments=segments))
 
     def _without_old_words(self, report: Report, heard: Mapping[str, str], told: Mapping[str, ToldSegment]) -> Report:
         """Return a report that says nothing of labels that the last one had too: what was said here since stays.
