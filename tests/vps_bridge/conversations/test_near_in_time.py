@@ -1,19 +1,25 @@
 """Nothing that shares time with a span, or touches it, is left out, and what is far away is not looked at."""
 
+from unittest.mock import patch
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vps_bridge.conversations import near_in_time
 from vps_bridge.conversations.near_in_time import NearInTime
 from vps_bridge.conversations.store import shared_s
 
 SPANS = st.tuples(st.integers(0, 40), st.integers(0, 40)).map(lambda ends: (float(ends[0]), float(ends[1])))
 
 
+@pytest.mark.parametrize("few", [0, near_in_time.FEW], ids=["by their lengths", "all at once"])
 @given(st.lists(SPANS), SPANS)
 def test_all_that_share_time_with_a_span_are_found_in_order(
-    spans: list[tuple[float, float]], wanted: tuple[float, float]
+    few: int, spans: list[tuple[float, float]], wanted: tuple[float, float]
 ):
-    found = NearInTime(range(len(spans)), spans.__getitem__).find(wanted)
+    with patch.object(near_in_time, "FEW", few):
+        found = NearInTime(range(len(spans)), spans.__getitem__).find(wanted)
     low, high = min(wanted), max(wanted)
     assert {place for place, span in enumerate(spans) if shared_s((min(span), max(span)), (low, high)) >= 0} <= set(
         found
