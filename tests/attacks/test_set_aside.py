@@ -88,6 +88,7 @@ def test_a_stored_result_that_cannot_be_read_fails_its_conversation_alone(
         agent.held.clear()
         label(agent, backend, "sound", tone=2)
         assert "bytes after the end" in wait_failed(bridge, backend, "broken")
+        wait_until(lambda: backend.failures("broken"), "the failure")
         assert [failure.code for failure in backend.failures("broken")] == ["labels.failed"]
         assert "omi-bridge retry broken" in bridge.json("show", "broken")["reason"]
         assert backend.seen(ConversationUpdated, "broken") == []

@@ -45,6 +45,7 @@ def test_audio_that_kills_the_worker_three_times_ends_its_job_and_no_other(
     assert_labelled(backend.wait_updated("beside"))
     update = wait_until(lambda: backend.wait_updated("poison"), "the end of the job")
     assert (update.failed_jobs, update.speakers) == (1, 0)
+    wait_until(lambda: len(backend.failures("poison")) >= 4, "three failures of the agent, and the bridge's own")
     by_agent = [failure for failure in backend.failures("poison") if failure.lease_id is not None]
     assert {failure.code for failure in by_agent} == {FailureCode.ENGINE_CRASHED}
     assert len({failure.lease_id for failure in by_agent}) == 3

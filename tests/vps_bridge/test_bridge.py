@@ -196,7 +196,7 @@ def test_a_job_whose_audio_grew_too_old_fails_and_says_so(
         time.sleep(1.0)
         bridge.start(own_backend, **options)
         assert own_backend.wait_updated("forgotten").failed_jobs == 1
-        (failure,) = own_backend.failures("forgotten")
+        (failure,) = wait_until(lambda: own_backend.failures("forgotten"), "the failure")
         assert failure.code == "payload.incomplete"
         assert "publish it again" in failure.message
 
