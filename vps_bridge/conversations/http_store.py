@@ -9,15 +9,15 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vps_bridge.conversations.conversation_outages import ConversationOutages
 from vps_bridge.conversations.document import ConversationDocument, write_document
 from vps_bridge.conversations.document_client import DocumentClient, PutAnswer, PutOutcome, TaggedDocument
+from vps_bridge.conversations.reversible_store import Reversal, ReversibleStore
 from vps_bridge.conversations.segment_rows import BLANK, changed_columns, take_event
-from vps_bridge.conversations.sql_store import new_key
 from vps_bridge.conversations.store import (
     AlreadyWritten,
     Applied,
@@ -51,7 +51,7 @@ Decide = Callable[[TaggedDocument], tuple[T, ConversationDocument | None]]
 PROBE = "omi-doctor-probe"  # the id of no conversation
 
 
-class HttpConversations:
+class HttpConversations(ReversibleStore):
     """A `ConversationStore` at a backend. A write that is not needed sends nothing."""
 
     def __init__(self, endpoint: SignedEndpoint) -> None:
@@ -123,41 +123,9 @@ class HttpConversations:
 
         return self._write(conversation_id, decide)
 
-    def undo(
-        self,
-        conversation_id: str,
-        version: int,
-        *,
-        by: str | None = None,
-        write_key: str | None = None,
-        other_lines: Collection[str] = (),
-    ) -> Applied:
-        """See `ConversationStore.undo`."""
-        write_key = write_key or new_key("undo", version)
-        return self._reverse(conversation_id, version, "undo", by, write_key, other_lines)
+    def _reverse(self, conversation_id: str, reversal: Reversal) -> Applied:
+        kind, version, write_key = reversal.kind, reversal.version, reversal.write_key
 
-    def redo(
-        self,
-        conversation_id: str,
-        version: int,
-        *,
-        by: str | None = None,
-        write_key: str | None = None,
-        other_lines: Collection[str] = (),
-    ) -> Applied:
-        """See `ConversationStore.redo`."""
-        write_key = write_key or new_key("redo", version)
-        return self._reverse(conversation_id, version, "redo", by, write_key, other_lines)
-
-    def _reverse(
-        self,
-        conversation_id: str,
-        version: int,
-        kind: WriteKind,
-        by: str | None,
-        write_key: str,
-        other_lines: Collection[str],
-    ) -> Applied:
         def decide(now: TaggedDocument) -> tuple[Applied, ConversationDocument | None]:
             known_version = now.document.find_version(write_key)
             if known_version is not None:
@@ -165,8 +133,8 @@ class HttpConversations:
             if now.etag is None:
                 raise WriteNotFound(conversation_id, version)
             target = find_target(now.document.writes, conversation_id, version, kind)
-            made = decide_reversal(now.document.read(), now.document.origins, target, other_lines)
-            return _add_write(now.document, kind, write_key, made, by=by, undoes=target.version)
+            made = decide_reversal(now.document.read(), now.document.origins, target, reversal.other_lines)
+            return _add_write(now.document, kind, write_key, made, by=reversal.by, undoes=target.version)
 
         return self._write(conversation_id, decide)
 

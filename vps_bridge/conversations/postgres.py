@@ -11,14 +11,14 @@ from broker.errors import SettingsError
 from vps_bridge.conversations.conversation_outages import ConversationOutages
 from vps_bridge.conversations.postgres_database import STATEMENT_TIMEOUT_S, ConnectionCut, PostgresDatabase
 from vps_bridge.conversations.sql_store import SqlConversations
-from vps_bridge.conversations.store import WriteKind
 from vps_bridge.conversations.tables import metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
 
     from schemas.conversation import TranscriptSegment
     from schemas.corrections import Correction
+    from vps_bridge.conversations.reversible_store import Reversal
     from vps_bridge.conversations.store import (
         AlreadyWritten,
         Applied,
@@ -93,17 +93,9 @@ class PostgresConversations(SqlConversations):
             conversation_id, lambda: correct(conversation_id, write_key, labels, corrections=corrections, by=by)
         )
 
-    def _reverse(
-        self,
-        conversation_id: str,
-        version: int,
-        kind: WriteKind,
-        by: str | None,
-        write_key: str,
-        other_lines: Collection[str],
-    ) -> Applied:
+    def _reverse(self, conversation_id: str, reversal: Reversal) -> Applied:
         reverse = super()._reverse
-        return self._done(conversation_id, lambda: reverse(conversation_id, version, kind, by, write_key, other_lines))
+        return self._done(conversation_id, lambda: reverse(conversation_id, reversal))
 
     def history(self, conversation_id: str) -> tuple[Write, ...]:
         """See `ConversationStore.history`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,6 +10,7 @@ from sqlalchemy import Connection, RowMapping, Text, bindparam, delete, insert, 
 
 from vps_bridge.conversations.label_columns import read_origins, set_labels
 from vps_bridge.conversations.many_rows import execute_many
+from vps_bridge.conversations.reversible_store import Reversal, ReversibleStore
 from vps_bridge.conversations.segment_rows import BLANK, read_segment, take_event
 from vps_bridge.conversations.store import (
     AlreadyWritten,
@@ -35,7 +35,7 @@ from vps_bridge.conversations.write_decisions import (
 from vps_bridge.conversations.writes import find_version, read_history, record_write
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from schemas.conversation import TranscriptSegment
     from schemas.corrections import Correction
@@ -85,7 +85,7 @@ class SqlDatabase(Protocol):
         ...
 
 
-class SqlConversations:
+class SqlConversations(ReversibleStore):
     """All of a `ConversationStore` but opening, closing and what is done about deleted pages."""
 
     def __init__(self, database: SqlDatabase) -> None:
@@ -150,41 +150,8 @@ class SqlConversations:
             made = decide_correct(conversation, read_origins(connection, conversation_id), labels)
             return _write(connection, conversation, "correct", write_key, made, by=by, corrections=tuple(corrections))
 
-    def undo(
-        self,
-        conversation_id: str,
-        version: int,
-        *,
-        by: str | None = None,
-        write_key: str | None = None,
-        other_lines: Collection[str] = (),
-    ) -> Applied:
-        """See `ConversationStore.undo`."""
-        write_key = write_key or new_key("undo", version)
-        return self._reverse(conversation_id, version, "undo", by, write_key, other_lines)
-
-    def redo(
-        self,
-        conversation_id: str,
-        version: int,
-        *,
-        by: str | None = None,
-        write_key: str | None = None,
-        other_lines: Collection[str] = (),
-    ) -> Applied:
-        """See `ConversationStore.redo`."""
-        write_key = write_key or new_key("redo", version)
-        return self._reverse(conversation_id, version, "redo", by, write_key, other_lines)
-
-    def _reverse(
-        self,
-        conversation_id: str,
-        version: int,
-        kind: WriteKind,
-        by: str | None,
-        write_key: str,
-        other_lines: Collection[str],
-    ) -> Applied:
+    def _reverse(self, conversation_id: str, reversal: Reversal) -> Applied:
+        kind, version, write_key = reversal.kind, reversal.version, reversal.write_key
         with self._writing(conversation_id) as connection:
             conversation = _read_to_write(connection, conversation_id)
             known_version = find_version(connection, conversation_id, write_key)
@@ -193,8 +160,10 @@ class SqlConversations:
             if conversation is None:
                 raise WriteNotFound(conversation_id, version)
             target = find_target(read_history(connection, conversation_id), conversation_id, version, kind)
-            made = decide_reversal(conversation, read_origins(connection, conversation_id), target, other_lines)
-            return _write(connection, conversation, kind, write_key, made, by=by, undoes=target.version)
+            made = decide_reversal(
+                conversation, read_origins(connection, conversation_id), target, reversal.other_lines
+            )
+            return _write(connection, conversation, kind, write_key, made, by=reversal.by, undoes=target.version)
 
     def history(self, conversation_id: str) -> tuple[Write, ...]:
         """See `ConversationStore.history`."""
@@ -218,11 +187,6 @@ class SqlConversations:
         """Delete a conversation; what belongs to it goes with it, by the tables' foreign keys."""
         with self._tables.writing() as connection:
             connection.execute(delete(conversations).where(conversations.c.conversation_id == conversation_id))
-
-
-def new_key(kind: WriteKind, version: int) -> str:
-    """Return a key for an undo or a redo that its caller gave none: an attempt that is made again is known by it."""
-    return f"{kind}-{version}-{secrets.token_hex(8)}"
 
 
 def _segment_rows(connection: Connection, conversation_id: str) -> Iterable[RowMapping]:
