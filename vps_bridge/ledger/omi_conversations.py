@@ -318,11 +318,10 @@ class OmiBook:
             if connection.scalar(select(row.sent_version).where(row.conversation_id == name)) != found.sent:
                 before = {one: _read_told(known[one]).tried for one in told if one in known}
                 told = {one: said._replace(ours=None).and_tried(before.get(one, ())) for one, said in told.items()}
-            assigned = {**known, **told}
-            # One that was refused and never told is as if nobody had tried: as a mark it would be a person's word.
             tried = {one for one in told if one in known and _read_told(known[one]).tried}
-            never = [one for one, said in told.items() if said == ToldSegment() and one in tried]
-            assigned = {one: said for one, said in assigned.items() if one not in never}
+            # One that was refused and never told is as if nobody had tried: as a mark it would be a person's word.
+            never = {one for one in tried if told[one] == ToldSegment()}
+            assigned = {one: said for one, said in {**known, **told}.items() if one not in never}
             connection.execute(update(row).where(_IT).values(assigned=assigned), {_OF: name})
 
     def note_told(self, found: UntoldUpdate) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,6 +41,10 @@ class Report:
     zero_at: float | None = None
     """When second 0 of the transcript was, as live reports say (Unix time)."""
 
+    def with_segments(self, segments: Iterable[TranscriptSegment]) -> Report:
+        """Return it with these segments."""
+        return replace(self, conversation=replace(self.conversation, segments=tuple(segments)))
+
     @property
     def span(self) -> tuple[float, float]:
         """When the conversation was; live reports win over what OMI says where they are far apart."""
@@ -70,14 +74,16 @@ class Reporter:
             return
         known = self._ledger.omi.find(name)
         self._check_owner(report, known)
-        report, told, moved = self._without_ours(report)
+        stored = self._store.read(name)
+        lines = stored.segments if stored else ()
+        report, told, moved = self._without_ours(report, lines)
         if known is not None and known.body_sha256 == report.body_sha256:
             self._ledger.omi.put(replace(known, waits=True), {}, told)  # its audio may have come, or labels from here
             return
         posts, heard = 1 if known is None else known.posts + 1, _words_of(report)
-        report = self._without_old_words(self._as_known_here(report, heard), heard, told)
-        report = _with_words(report, moved)
-        for event in self._make_events(report, posts):
+        old = self._find_old_words(name, lines, heard, told)
+        report = _with_words(_without_labels(self._as_known_here(report, heard), old), moved)
+        for event in _make_events(report, posts, lines):
             receipt = self._intake.take_event(name, encode(event))
             if receipt is not None and receipt.verdict is Verdict.REFUSED:
                 raise Refusal(FailureCode(receipt.reason or FailureCode.PAYLOAD_MALFORMED), receipt.message or "")
@@ -91,55 +97,51 @@ class Reporter:
         self.end_live(report)
         _LOG.info("omi_conversation", conversation=name, posts=posts, segments=len(report.conversation.segments))
 
-    def _without_ours(self, report: Report) -> tuple[Report, dict[str, ToldSegment], dict[str, str]]:
+    def _without_ours(
+        self, report: Report, lines: Sequence[StoredSegment]
+    ) -> tuple[Report, dict[str, ToldSegment], dict[str, str]]:
         """Return a report without the labels that OMI has from us, and these: they come back as no person's word.
 
         Where OMI has somebody else by now, it is a person's word, and stays one: of those it returns nothing told.
         Last, by segment whom a person named here in the line that it was before OMI gave it another id.
         """
         now = time.time()
-        known, by_hand = self._told_of(report, now)
-        conversation = report.conversation
-        told = [one for one in conversation.segments if one.id in known]
+        known, by_hand = self._told_of(report, lines, now)
+        segments = report.conversation.segments
+        told = [one for one in segments if one.id in known]
         echoes = [one for one in told if not one.is_user and known[one.id].may_be(one.person_id, now)]
         ours = {one.id: known[one.id].reported(one.person_id) for one in echoes}
         said = [one.id for one in told if one.person_id is not None or one.is_user]
         theirs = {one: ToldSegment() for one in said if one not in ours}
         blank = {"person_id": None, "label_source": None}
-        segments = tuple(
-            segment.model_copy(update=blank) if segment.id in ours else segment for segment in conversation.segments
-        )
         moved = {one: person for one, person in by_hand.items() if one in ours}
-        return replace(report, conversation=replace(conversation, segments=segments)), ours | theirs, moved
+        blanked = (one.model_copy(update=blank) if one.id in ours else one for one in segments)
+        return report.with_segments(blanked), ours | theirs, moved
 
     def _as_known_here(self, report: Report, heard: Mapping[str, str]) -> Report:
         """Return a report that names ours by their own ids where OMI names them by those that it was told for them."""
         known = self._ledger.omi.people_told(report.uid) if heard else {}
         ours = {theirs: one for theirs, one in known.items() if self._ledger.people.get(report.uid, one) is not None}
-        conversation = report.conversation
-        segments = tuple(
+        return report.with_segments(
             one.model_copy(update={"person_id": ours[one.person_id]}) if one.person_id in ours else one
-            for one in conversation.segments
+            for one in report.conversation.segments
         )
-        return replace(report, conversation=replace(conversation, segments=segments))
 
-    def _without_old_words(self, report: Report, heard: Mapping[str, str], told: Mapping[str, ToldSegment]) -> Report:
-        """Return a report that says nothing of labels that the last one had too: what was said here since stays.
+    def _find_old_words(
+        self, name: str, lines: Sequence[StoredSegment], heard: Mapping[str, str], told: Mapping[str, ToldSegment]
+    ) -> set[str]:
+        """Return the segments whose label the last report had too: what was said here since stays.
 
         So does what was said here of a line that OMI has from us (`told`), and of which it never had a word.
         """
-        conversation, name = report.conversation, report.conversation.conversation_id
-        last, stored = self._ledger.omi.heard_last(name), self._store.read(name)
-        lines = stored.segments if stored else ()
-        old = {one.id for one in lines if last.get(one.id, "") == heard.get(one.id)}
+        last = self._ledger.omi.heard_last(name)
         ours = told.keys() - heard.keys() - last.keys()
-        old |= {one.id for one in lines if one.id in ours and one.is_human_labelled}
-        if not old:
-            return report
-        segments = tuple(_without_label(one) if one.id in old else one for one in conversation.segments)
-        return replace(report, conversation=replace(conversation, segments=segments))
+        old = {one.id for one in lines if last.get(one.id, "") == heard.get(one.id)}
+        return old | {one.id for one in lines if one.id in ours and one.is_human_labelled}
 
-    def _told_of(self, report: Report, now: float) -> tuple[dict[str, ToldSegment], dict[str, str]]:
+    def _told_of(
+        self, report: Report, before: Sequence[StoredSegment], now: float
+    ) -> tuple[dict[str, ToldSegment], dict[str, str]]:
         """Return what OMI was told of a report's segments, also of those whose lines had other ids.
 
         And whom a person named by hand in the lines of those.
@@ -147,9 +149,8 @@ class Reporter:
         name, segments = report.conversation.conversation_id, report.conversation.segments
         has = {segment.id: segment.person_id for segment in segments}
         known = self._ledger.omi.told_near(name, report.uid, report.span, has, now)
-        stored = self._store.read(name)
-        before = [one for one in (stored.segments if stored else ()) if one.id in known]
-        lines, by_hand = NearInTime(before, lambda one: (one.start_s, one.end_s)), dict[str, str]()
+        told_before = [one for one in before if one.id in known]
+        lines, by_hand = NearInTime(told_before, lambda one: (one.start_s, one.end_s)), dict[str, str]()
         for segment in segments:
             if segment.person_id is not None and segment.id not in known:
                 near = lines.find((segment.start_s, segment.end_s))
@@ -178,24 +179,24 @@ class Reporter:
             msg = f"the id {name} belongs to a conversation of another user: nothing was taken"
             raise Refusal(FailureCode.EVENT_ID_CONFLICT, msg)
 
-    def _make_events(self, report: Report, posts: int) -> list[ConversationEvent]:
-        conversation = report.conversation
-        theirs = {segment.id: segment.person_id for segment in conversation.segments if segment.person_id is not None}
-        content = hash_body(f"{report.body_sha256} {theirs}".encode())  # what is ours of it may be another day
 
-        def make(kind: EventType, **fields: Any) -> ConversationEvent:  # noqa: ANN401 - the event's fields
-            event_id = f"omi-{posts}-{kind.value}-{content[:16]}"
-            return ConversationEvent(event_id=event_id, type=kind, revision=posts, **fields)
+def _make_events(report: Report, posts: int, lines: Sequence[StoredSegment]) -> list[ConversationEvent]:
+    conversation = report.conversation
+    theirs = {segment.id: segment.person_id for segment in conversation.segments if segment.person_id is not None}
+    content = hash_body(f"{report.body_sha256} {theirs}".encode())  # what is ours of it may be another day
 
-        started = to_moment(report.span[0])
-        sent = {segment.id for segment in conversation.segments}
-        stored = self._store.read(conversation.conversation_id)
-        gone = tuple(one.id for one in (stored.segments if stored else ()) if one.id not in sent)
-        return [
-            make(EventType.STARTED, started_at=started, owner=report.uid, language=conversation.language),
-            make(EventType.SEGMENTS, segments=conversation.segments, removed=gone),
-            make(EventType.COMPLETED),
-        ]
+    def make(kind: EventType, **fields: Any) -> ConversationEvent:  # noqa: ANN401 - the event's fields
+        event_id = f"omi-{posts}-{kind.value}-{content[:16]}"
+        return ConversationEvent(event_id=event_id, type=kind, revision=posts, **fields)
+
+    started = to_moment(report.span[0])
+    sent = {segment.id for segment in conversation.segments}
+    gone = tuple(one.id for one in lines if one.id not in sent)
+    return [
+        make(EventType.STARTED, started_at=started, owner=report.uid, language=conversation.language),
+        make(EventType.SEGMENTS, segments=conversation.segments, removed=gone),
+        make(EventType.COMPLETED),
+    ]
 
 
 def _words_of(report: Report) -> dict[str, str]:
@@ -206,17 +207,21 @@ def _words_of(report: Report) -> dict[str, str]:
 
 def _with_words(report: Report, persons: Mapping[str, str]) -> Report:
     """Return a report in which a person named these, by segment."""
-    conversation = report.conversation
-    segments = tuple(
+    return report.with_segments(
         one.model_copy(update={"person_id": persons[one.id], "label_source": "manual"}) if one.id in persons else one
-        for one in conversation.segments
+        for one in report.conversation.segments
     )
-    return replace(report, conversation=replace(conversation, segments=segments))
 
 
-def _without_label(segment: TranscriptSegment) -> TranscriptSegment:
-    """Return a segment that says nothing of who speaks: what is missing is no change."""
-    return TranscriptSegment.model_validate(segment.model_dump(exclude=_LABEL, exclude_unset=True))
+def _without_labels(report: Report, segment_ids: Collection[str]) -> Report:
+    """Return a report that says nothing of who speaks in these segments: what is missing is no change."""
+
+    def without_label(segment: TranscriptSegment) -> TranscriptSegment:
+        return TranscriptSegment.model_validate(segment.model_dump(exclude=_LABEL, exclude_unset=True))
+
+    return report.with_segments(
+        without_label(one) if one.id in segment_ids else one for one in report.conversation.segments
+    )
 
 
 def _most_of(segment: TranscriptSegment, lines: Sequence[StoredSegment]) -> StoredSegment | None:
