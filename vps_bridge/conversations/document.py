@@ -32,7 +32,7 @@ from vps_bridge.conversations.segment_rows import (
     read_segment,
 )
 from vps_bridge.conversations.sent_lines import SentLines
-from vps_bridge.conversations.store import LabelOrigin, StoredConversation, Write
+from vps_bridge.conversations.store import LabelOrigin, StoredConversation, Write, sum_text
 from vps_bridge.conversations.write_json import write_from_json, write_to_json
 
 SCHEMA, VERSION = "conversation-document", "1.0"
@@ -291,8 +291,8 @@ def _keep(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sum(text: str) -> str:
-    """Return a checksum of a text: the text itself stands in the document's segment."""
-    return f"{zlib.crc32(text.encode('utf-8', 'surrogatepass')):08x}" if text else ""
+    """Return a checksum that stands for a text, none for none: the text itself stands in the document's segment."""
+    return f"{sum_text(text):08x}" if text else ""
 
 
 def _unpack(conversation_id: str, packed: object) -> dict[str, Any]:

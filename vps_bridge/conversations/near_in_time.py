@@ -52,3 +52,6 @@ def _by_length(spans: Iterable[Sequence[float]]) -> tuple[_Group, ...]:
 def _latest(ends: Iterable[float]) -> list[float]:
     """Return by place the latest end so far."""
     return list(accumulate(ends, max))
+
+
+NOTHING: NearInTime[str] = NearInTime((), lambda _: (0.0, 0.0))

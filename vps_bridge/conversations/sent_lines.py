@@ -7,16 +7,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from schemas.conversation import TranscriptSegment
-from vps_bridge.conversations.near_in_time import NearInTime
-from vps_bridge.conversations.store import SAME_EXTENT_S, SHORT_S, is_same_extent, is_same_place
+from vps_bridge.conversations.near_in_time import NOTHING, NearInTime
+from vps_bridge.conversations.store import SAME_EXTENT_S, SHORT_S, is_same_extent, is_same_place, is_same_span
 
 
 class _Row(Protocol):
     def __getitem__(self, column: str, /) -> Any:  # noqa: ANN401 - what a column holds
         ...
-
-
-_NONE = NearInTime[str]((), lambda _: (0.0, 0.0))
 
 
 class SentLines:
@@ -44,7 +41,7 @@ class SentLines:
         is_same = is_same_place if text else is_same_extent
         if self._texts.get(name) == text and is_same(before, self._spans[name]):
             return False
-        alike = self._by_text.get(text, _NONE)
+        alike = self._by_text.get(text, NOTHING)
         near = alike.find((before[0] - SAME_EXTENT_S, before[1] + SAME_EXTENT_S))
         if any(is_same(before, self._spans[one]) for one in near):
             return True
@@ -57,10 +54,7 @@ class SentLines:
         if name not in self._saying or self._texts[name] == row["text"] or is_same_extent(before, self._spans[name]):
             return False
         return any(
-            is_same_extent(before, self._spans[one])
-            and is_same_place(before, self._spans[one])
-            and not self._lay_there(one)
-            for one in self._all.find(before)
+            is_same_span(before, self._spans[one]) and not self._lay_there(one) for one in self._all.find(before)
         )
 
     def _lay_there(self, name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -41,6 +42,16 @@ def is_same_place(before: tuple[float, float], now: tuple[float, float]) -> bool
 def is_same_extent(before: tuple[float, float], now: tuple[float, float]) -> bool:
     """Whether a line begins and ends where it did, as far as speech-to-text says that the same twice."""
     return all(abs(one - other) <= SAME_EXTENT_S for one, other in zip(before, now, strict=True))
+
+
+def is_same_span(before: tuple[float, float], now: tuple[float, float]) -> bool:
+    """Whether a line begins and ends where it did: a short one's neighbours do so nearly, and lie beside it."""
+    return is_same_extent(before, now) and is_same_place(before, now)
+
+
+def sum_text(text: str) -> int:
+    """Return a checksum of what a line says: the text itself is kept in one place only."""
+    return zlib.crc32(text.encode("utf-8", "surrogatepass"))
 
 
 @dataclass(frozen=True)

@@ -119,12 +119,12 @@ class Corrections:
 
     def _find_other_lines(self, conversation_id: str, root: Write | None) -> set[str]:
         """Return the ids that a new transcription gave to other lines since a correction: its labels are not theirs."""
-        records = self._ledger.corrections.of_conversation(conversation_id)
-        anchors = next(
-            (record.anchors for record in records if root is not None and record.write == root.version), None
-        )
-        stored = self._store.read(conversation_id) if anchors else None
-        return LineSearch(kept_lines(anchors), LinesNow(stored.segments)).other_lines() if anchors and stored else set()
+        records = {record.write: record for record in self._ledger.corrections.of_conversation(conversation_id)}
+        record = records.get(root.version) if root is not None else None
+        stored = self._store.read(conversation_id)
+        if record is None or not record.anchors or stored is None:
+            return set()
+        return LineSearch(kept_lines(record.anchors), LinesNow(stored.segments)).other_lines()
 
     def _switch(self, conversation_id: str) -> None:
         """Put corrections out of force, or into it, as the history now says."""

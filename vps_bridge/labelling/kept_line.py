@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from vps_bridge.conversations.near_in_time import NearInTime
+from vps_bridge.conversations.near_in_time import NOTHING, NearInTime
 from vps_bridge.conversations.store import (
     SAME_EXTENT_S,
     SHORT_S,
     StoredSegment,
     is_same_extent,
     is_same_place,
+    is_same_span,
     shared_s,
+    sum_text,
 )
 from vps_bridge.labelling.audio_clock import Span
 
@@ -30,7 +31,7 @@ class KeptLine:
     @classmethod
     def of(cls, segment: StoredSegment) -> KeptLine:
         """Return a segment's line."""
-        return cls((segment.start_s, segment.end_s), zlib.crc32(segment.text.encode()))
+        return cls((segment.start_s, segment.end_s), sum_text(segment.text))
 
     def moved(self, by_s: float) -> KeptLine:
         """Return it as it lies in a transcript that begins elsewhere."""
@@ -45,9 +46,6 @@ class KeptLine:
     def is_short(self) -> bool:
         """Whether somebody else may say the same."""
         return self.length_s < SHORT_S
-
-
-_NONE = NearInTime[str]((), lambda _: (0.0, 0.0))
 
 
 class LinesNow:
@@ -69,12 +67,11 @@ class LinesNow:
 
     def saying(self, line: KeptLine) -> NearInTime[str]:
         """Return the ids of what says the same as a line, none where that says nothing."""
-        return self._by_text.get(line.text_sum, _NONE)
+        return self._by_text.get(line.text_sum, NOTHING)
 
     def find_extent(self, line: KeptLine) -> list[str]:
         """Return the ids of what begins and ends where a line did, whatever it says."""
-        alike = (name for name in self._all.find(line.span) if is_same_extent(line.span, self._span(name)))
-        return [name for name in alike if is_same_place(line.span, self._span(name))]
+        return [name for name in self._all.find(line.span) if is_same_span(line.span, self._span(name))]
 
     def find_parts(self, spans: Iterable[Span]) -> list[str]:
         """Return the ids of what lies in these spans with most of its length."""
