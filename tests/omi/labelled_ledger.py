@@ -1,6 +1,7 @@
 """A ledger with a conversation of OMI's, whose labels a sender takes to OMI's API."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,14 @@ def counts() -> CaptureCounts:
 @pytest.fixture
 def sender(tmp_path: Path, api: FakeApi, ledger: Ledger, counts: CaptureCounts) -> Iterator[LabelSender]:
     del ledger
-    settings = BridgeSettings(data_dir=tmp_path, retry_min_s=0.05, retry_max_s=0.1)
+    with run_sender(tmp_path, api, counts) as running:
+        yield running
+
+
+@contextmanager
+def run_sender(root: Path, api: FakeApi, counts: CaptureCounts) -> Iterator[LabelSender]:
+    """One that tries again soon."""
+    settings = BridgeSettings(data_dir=root, retry_min_s=0.05, retry_max_s=0.1)
     running = LabelSender(settings, OmiApi("http", "127.0.0.1", api.port, "", ADMIN_KEY), counts)
     yield running
     running.close()

@@ -17,17 +17,16 @@ from schemas.people import PersonEvent, PersonEventType
 from tests.omi.simulated_omi import SimulatedOmi
 from tests.omi.traffic import make_document
 from tests.vps_bridge.dispatch.lease_model import SimulatedWire
+from tests.vps_bridge.labelling.corrected_conversation import label_anew
 from tests.vps_bridge.labelling.drawn_conversation import DrawnConversation
-from tests.vps_bridge.labelling.test_relabel import POLICY, T0
+from tests.vps_bridge.labelling.test_relabel import T0
 from vps_bridge.conversations.sqlite import SqliteConversations
 from vps_bridge.intake.capture_counts import CaptureCounts
 from vps_bridge.intake.disk_reserve import DiskReserve
 from vps_bridge.intake.ingest import Ingest
 from vps_bridge.intake.spool import Spool
-from vps_bridge.labelling.corrections import read_kept
 from vps_bridge.labelling.job_evidence import JobEvidence
-from vps_bridge.labelling.number import VoiceBook
-from vps_bridge.labelling.relabel import ConversationEvidence, Relabelling, relabel
+from vps_bridge.labelling.relabel import Relabelling
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.conversations import AssignedUpdate
 from vps_bridge.omi.documents import read_conversation
@@ -112,22 +111,8 @@ class LabelledTalk:
         self.relabel()
 
     def relabel(self) -> Relabelling:
-        conversation, stored = self.ledger.conversations.get(self._name), self.store.read(self._name)
-        assert conversation is not None
-        assert stored is not None
-        kept = [record for record in self.ledger.corrections.of_conversation(self._name) if record.in_force]
-        evidence = ConversationEvidence(
-            self._name,
-            self._drawn.chunks if self.jobs else (),
-            self.jobs,
-            stored.segments,
-            started_at_s=T0,
-            voices=VoiceBook.from_json(conversation.voices) if conversation.voices else VoiceBook(),
-            corrections=tuple(one for record in kept for one in read_kept(record)),
-        )
-        self.found = found = relabel(evidence, POLICY)
-        if found.labels:
-            self.store.apply(self._name, stored.revision, found.write_key, found.labels)
+        chunks = self._drawn.chunks if self.jobs else ()
+        self.found = found = label_anew(self.ledger, self.store, self._name, chunks, self.jobs)
         self._version += 1
         update = ConversationUpdated(
             conversation_id=self._name, updated_version=self._version, state="final", segments=tuple(found.segments)

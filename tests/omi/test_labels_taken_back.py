@@ -11,8 +11,8 @@ from sqlalchemy import false, select
 
 from schemas.conversation import SegmentLabel, Verdict
 from schemas.people import PersonEvent, PersonEventType
-from tests.omi.labelled_ledger import NAME, UID, all_told, know, matched, update
-from tests.omi.omi_api import ADMIN_KEY, FakeApi
+from tests.omi.labelled_ledger import NAME, UID, all_told, know, matched, run_sender, update
+from tests.omi.omi_api import FakeApi
 from tests.vps_bridge.live_bridge import wait_until
 from vps_bridge.intake.capture_counts import CaptureCounts
 from vps_bridge.ledger import Ledger
@@ -21,7 +21,6 @@ from vps_bridge.ledger.packing import Brief
 from vps_bridge.ledger.tables import ConversationRow
 from vps_bridge.omi.api import OmiApi
 from vps_bridge.omi.labels_back import LabelSender
-from vps_bridge.settings import BridgeSettings
 
 
 def test_a_label_whose_answer_was_lost_can_be_mended(api: FakeApi, ledger: Ledger, sender: LabelSender) -> None:
@@ -86,13 +85,9 @@ def test_what_is_said_of_a_person_while_her_labels_are_on_their_way_is_told_too(
             ledger.people.note("p", pending.pop(), Verdict.ACCEPTED)
 
     update(ledger, 1, matched("s1", "p"))
-    with patch.object(OmiApi, "assign", assign_slowly):
-        settings = BridgeSettings(data_dir=tmp_path, retry_min_s=0.05, retry_max_s=0.1)
-        running = LabelSender(settings, OmiApi("http", "127.0.0.1", api.port, "", ADMIN_KEY), counts)
+    with patch.object(OmiApi, "assign", assign_slowly), run_sender(tmp_path, api, counts):
         wait_until(lambda: (NAME, "s1") in api.labels and not pending, "the first label")
         all_told(ledger)
-        running.close()
-        running.join()
     assert api.labels == {(NAME, "s1"): None if said == "is me" else "id-of-Annika"}
 
 
@@ -114,13 +109,9 @@ def test_a_report_of_whom_omi_had_while_it_is_told_another_is_mended_too(
             ledger.omi.put(pending.pop(), {}, {"s1": told.reported("known")})
 
     update(ledger, 1, matched("s1", "other"))
-    with patch.object(OmiApi, "assign", assign_and_report):
-        settings = BridgeSettings(data_dir=tmp_path, retry_min_s=0.05, retry_max_s=0.1)
-        running = LabelSender(settings, OmiApi("http", "127.0.0.1", api.port, "", ADMIN_KEY), counts)
+    with patch.object(OmiApi, "assign", assign_and_report), run_sender(tmp_path, api, counts):
         wait_until(lambda: not pending, "the report")
         all_told(ledger)
-        running.close()
-        running.join()
     assert api.labels == {(NAME, "s1"): "other"}
 
 
@@ -136,14 +127,10 @@ def test_what_a_person_says_in_omi_between_two_calls_is_not_written_over(
         assign(self, uid, name, ids, who)
 
     update(ledger, 1, *(matched(one, "known") for one in ("s1", "s2", "s3")), matched("s4", "other"))
-    with patch.object(OmiApi, "assign", assign_slowly):
-        settings = BridgeSettings(data_dir=tmp_path, retry_min_s=0.05, retry_max_s=0.1)
-        running = LabelSender(settings, OmiApi("http", "127.0.0.1", api.port, "", ADMIN_KEY), counts)
+    with patch.object(OmiApi, "assign", assign_slowly), run_sender(tmp_path, api, counts):
         wait_until(lambda: counts.labels_waiting == 1 and not left, "it to be told that one line is refused")
         api.refused = set()
         all_told(ledger)
-        running.close()
-        running.join()
     assert api.labels == {(NAME, "s1"): "known", (NAME, "s2"): "known", (NAME, "s3"): "hers", (NAME, "s4"): "hers"}
 
 

@@ -88,23 +88,9 @@ class CorrectedConversation:
         self.relabel()
 
     def relabel(self) -> Relabelling:
-        conversation, stored = self.ledger.conversations.get(NAME), self._stored
-        assert conversation is not None
-        kept = [record for record in self.ledger.corrections.of_conversation(NAME) if record.in_force]
-        evidence = ConversationEvidence(
-            NAME,
-            self.chunks,
-            self.jobs,
-            stored.segments,
-            started_at_s=T0,
-            voices=VoiceBook.from_json(conversation.voices) if conversation.voices else VoiceBook(),
-            corrections=tuple(one for record in kept for one in read_kept(record)),
-        )
-        found = relabel(evidence, POLICY)
+        found = label_anew(self.ledger, self.store, NAME, self.chunks, self.jobs)
         for one in found.corrections:
             assert (one.reason is None) == (one.outcome == "spread"), f"{one}: what was not done as asked says why"
-        if found.labels:
-            self.store.apply(NAME, stored.revision, found.write_key, found.labels)
         made = AssignedUpdate(found.voices.to_json(), found.write_key, b"", False, (), 0)
         self.ledger.conversations.note_update(NAME, made)
         self.found = found
@@ -136,6 +122,33 @@ class CorrectedConversation:
 
     def _event(self, kind: EventType) -> ConversationEvent:
         return ConversationEvent(event_id="e-0", type=kind)
+
+
+def label_anew(
+    ledger: Ledger,
+    store: SqliteConversations,
+    name: str,
+    chunks: tuple[ChunkInfo, ...],
+    jobs: tuple[JobEvidence, ...],
+) -> Relabelling:
+    """Work a conversation's labels out of all that there is now, and write them into the store."""
+    conversation, stored = ledger.conversations.get(name), store.read(name)
+    assert conversation is not None
+    assert stored is not None
+    kept = [record for record in ledger.corrections.of_conversation(name) if record.in_force]
+    evidence = ConversationEvidence(
+        name,
+        chunks,
+        jobs,
+        stored.segments,
+        started_at_s=T0,
+        voices=VoiceBook.from_json(conversation.voices) if conversation.voices else VoiceBook(),
+        corrections=tuple(one for record in kept for one in read_kept(record)),
+    )
+    found = relabel(evidence, POLICY)
+    if found.labels:
+        store.apply(name, stored.revision, found.write_key, found.labels)
+    return found
 
 
 @contextmanager
