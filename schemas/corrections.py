@@ -93,5 +93,6 @@ class CorrectionOutcome(Record):
     reason: Name | None = Field(
         default=None,
         description="contradicted: other labels of people say otherwise; sounds_different: the two voices do, say "
-        "same_voice to join them; overridden: a later correction says otherwise; no_voice: nobody was heard there.",
+        "same_voice to join them; overridden: a later correction says otherwise; no_voice: nobody was heard there; "
+        "cut: the segment was cut since, and what was cut off it has another label.",
     )

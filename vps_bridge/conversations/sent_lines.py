@@ -30,12 +30,17 @@ class SentLines:
             by_text[text].append(name)
         self._by_text = {text: NearInTime(names, self._spans.__getitem__) for text, names in by_text.items()}
         self._all, self._known = NearInTime(self._spans, self._spans.__getitem__), known
+        self._said_before = defaultdict[str, list[_Row]](list)
+        for row in known.values():
+            if row["text"] and not row["removed"]:
+                self._said_before[row["text"]].append(row)
 
     def have_under_another_id(self, row: _Row) -> bool:
         """Whether what a segment said is said under another id: where it lay, or anywhere if it is long and said once.
 
         What has no text is the same where it begins and ends as before. So is what says something else, where its own
-        id is a line around it or in it now: a listener has lines while somebody speaks.
+        id is a line around it or in it now: a listener has lines while somebody speaks. Where its id is just what
+        another one was, it is not its own line, whether that is there or not.
         """
         before, name, text = (row["start_s"], row["end_s"]), row["segment_id"], row["text"]
         is_same = is_same_place if text else is_same_extent
@@ -46,7 +51,7 @@ class SentLines:
         if any(is_same(before, self._spans[one]) for one in near):
             return True
         is_found = len(alike.items) == 1 and alike.items[0] != name and before[1] - before[0] >= SHORT_S
-        return (bool(text) and is_found) or self._is_inside_out(row)
+        return (bool(text) and is_found) or self._is_inside_out(row) or self._is_what_another_was(row)
 
     def _is_inside_out(self, row: _Row) -> bool:
         """Whether an id says and lies otherwise than before, and another one, which did not lie there, just so."""
@@ -55,6 +60,18 @@ class SentLines:
             return False
         return any(
             is_same_span(before, self._spans[one]) and not self._lay_there(one) for one in self._all.find(before)
+        )
+
+    def _is_what_another_was(self, row: _Row) -> bool:
+        """Whether an id says something else than before, and says and lies just as another one did."""
+        name = row["segment_id"]
+        text = self._texts.get(name)
+        if name not in self._saying or not text or text == row["text"]:
+            return False
+        return any(
+            is_same_span((one["start_s"], one["end_s"]), self._spans[name])
+            for one in self._said_before.get(text, ())
+            if one["segment_id"] != name
         )
 
     def _lay_there(self, name: str) -> bool:

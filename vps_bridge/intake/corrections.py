@@ -57,12 +57,13 @@ class Corrections:
         stored = self._store.read(conversation_id)
         segments = stored.segments if stored else ()
         _check_known(said, book, {segment.id for segment in segments})
+        anchors = find_anchors(said, book.without_other_lines(LinesNow(segments)), segments)
         applied = self._store.correct(conversation_id, _key(event_id), _labels(said), corrections=said, by=by)
         record = CorrectionRecord(
             write=applied.version,
             event_id=event_id,
             said=[one.model_dump(mode="json", exclude_none=True) for one in said],
-            anchors=anchors_to_json(said, find_anchors(said, book.without_other_lines(LinesNow(segments))), segments),
+            anchors=anchors_to_json(said, anchors, segments),
             voices_before=voices,
         )
         self._introduce(conversation, said)

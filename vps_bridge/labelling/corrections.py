@@ -7,13 +7,14 @@ that a correction names is kept with what its voice was at that moment.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from schemas.corrections import Correction
-from vps_bridge.conversations.store import StoredSegment
+from schemas.corrections import Correction, CorrectionKind
+from vps_bridge.conversations.near_in_time import NearInTime
+from vps_bridge.conversations.store import StoredSegment, is_same_place
 from vps_bridge.labelling.kept_line import KeptLine, LineSearch, LinesNow, lines_from_json, lines_to_json
 from vps_bridge.labelling.local_speaker import LocalSpeaker
 from vps_bridge.labelling.number import Voice, VoiceBook
@@ -44,6 +45,8 @@ class KeptCorrection:
     """Which lines the segments were that it is about when it was said, as far as that is known."""
     labelled: AbstractSet[str] = frozenset()
     """Segments that had a person's label already, as far as that is known."""
+    cut_off: tuple[str, ...] = ()
+    """Segments that were a part of the one that it labels, and are lines of their own now, without its label."""
 
     def anchor(self, speaker_id: int) -> Voice | None:
         """Return the voice that had a number then."""
@@ -85,7 +88,8 @@ class KeptCorrection:
         search = LineSearch(lines, now)
         anchors = tuple(replace(voice, segments=search.find(voice.segments)) for voice in self.anchors)
         said = self.said.model_copy(update={"segment_ids": search.find(self.said.segment_ids)})
-        return replace(self, said=said, anchors=anchors)
+        cut_off = LineSearch(self.lines, now).find_cut_off(self.said.segment_id or "")
+        return replace(self, said=said, anchors=anchors, cut_off=cut_off)
 
 
 def as_lines_are_now(corrections: Iterable[KeptCorrection], now: LinesNow) -> tuple[KeptCorrection, ...]:
@@ -106,9 +110,27 @@ def as_lines_are_now(corrections: Iterable[KeptCorrection], now: LinesNow) -> tu
     return tuple(found)
 
 
-def find_anchors(said: Iterable[Correction], book: VoiceBook) -> tuple[Voice, ...]:
-    """Return the published voices that corrections are about: by number, or as those of the segments they name."""
+def parted_lines(corrections: Iterable[KeptCorrection]) -> set[str]:
+    """Return the segments that people split off a voice, and those that they left in it."""
+    return {
+        name
+        for kept in corrections
+        if kept.said.kind is CorrectionKind.OTHER_VOICE
+        for name in (*kept.said.segment_ids, *kept.lines_left)
+    }
+
+
+def find_anchors(
+    said: Iterable[Correction], book: VoiceBook, segments: Iterable[StoredSegment] = ()
+) -> tuple[Voice, ...]:
+    """Return the published voices that corrections are about: by number, or as those of the segments they name.
+
+    A segment that is split off is of the voice whose number it shows, also where no clear vote gave it that number.
+    """
     said = tuple(said)
+    split = {name for one in said for name in one.segment_ids} - book.numbers.keys()
+    shown = {one.id: one.speaker_id for one in segments if one.id in split and not one.is_human_labelled}
+    book = book.with_numbers(book.numbers | {name: number for name, number in shown.items() if number is not None})
     numbers = {number for correction in said for number in correction.speaker_ids}
     numbers |= {correction.speaker_id for correction in said if correction.speaker_id is not None}
     named = {segment for correction in said for segment in correction.segment_ids}
@@ -121,14 +143,23 @@ def anchors_to_json(
 ) -> str:
     """Return anchors as the ledger keeps them, with which lines the segments are that corrections are about.
 
-    Also those that say the same: what is said twice tells no line from another.
+    Also those that say the same, for what is said twice tells no line from another; and those that lie in them or
+    around them, of which one may have their ids later.
     """
     anchors, segments = tuple(anchors), tuple(segments)
     about = {name for voice in anchors for name in voice.segments}
     about |= {name for correction in said for name in (*correction.segment_ids, correction.segment_id) if name}
-    texts = {segment.text for segment in segments if segment.id in about}
+    of_them = [segment for segment in segments if segment.id in about]
+    texts, near = {segment.text for segment in of_them}, NearInTime(segments, _span)
+    about |= {
+        one.id for segment in of_them for one in near.find(_span(segment)) if is_same_place(_span(segment), _span(one))
+    }
     lines = {one.id: KeptLine.of(one) for one in segments if one.id in about or (one.text and one.text in texts)}
     return json.dumps({**json.loads(VoiceBook(anchors).to_json()), "lines": lines_to_json(lines)})
+
+
+def _span(segment: StoredSegment) -> tuple[float, float]:
+    return segment.start_s, segment.end_s
 
 
 def kept_lines(anchors: str) -> dict[str, KeptLine]:
@@ -270,8 +301,20 @@ class Speech:
         found = self.mostly_in(voice.segments)
         known = [one for one in voice.members if one in self.total_s and not self._is_whole_again(one, voice)]
         renamed = {one.job_id for one in known if one not in found and self.total_s[one] > 0.0}
+        same = {job: said for job in renamed if (said := self._still_says(job, known, voice))}
+        renamed -= same.keys()
         found = [one for one in found if one not in voice.not_members or one.job_id in renamed]
+        found = [one for one in found if one.job_id not in same] + [one for said in same.values() for one in said]
         return sorted({*found, *(speaker for speaker in known if not found or self.total_s[speaker] == 0.0)})
+
+    def _still_says(self, job: str, known: Collection[LocalSpeaker], voice: Voice) -> set[LocalSpeaker]:
+        """Return the members of a voice whom a job heard most in its segments; nobody if it had others in most of them.
+
+        A listener may say all that he says within one line: he is not whoever speaks in it.
+        """
+        loudest = [one for name in voice.segments if (one := self.loudest_in(name, {job})) and one.job_id == job]
+        said = [one for one in loudest if one in known]
+        return set(said) if 2 * len(said) >= len(loudest) else set()
 
     def _is_whole_again(self, speaker: LocalSpeaker, voice: Voice) -> bool:
         """Whether a split had made two of a member of a voice, and no line is left of it by which it still would."""

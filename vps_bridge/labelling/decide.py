@@ -43,7 +43,7 @@ def label_without_vote(
     So it does not matter how much was known then. Where something was taken back since, it is the label from before.
     """
     if segment.id in restored and restored[segment.id] == _number(segment.speaker):
-        return speaker_name(written[segment.id])
+        return speaker_name(written[segment.id]) if segment.id in written else segment.original_speaker
     comes_back = vote.outcome in (*_WITHOUT_CLOCK, VoteOutcome.TWO_SPEAKERS)
     return segment.original_speaker if segment.speaker is None and comes_back else segment.speaker
 
@@ -270,7 +270,7 @@ def _name_person(segment: StoredSegment, number: int | None, people: VoicePeople
     if person is not None:  # also where the backend named somebody by itself: it may send back who it was told before
         return person, "confirmed"
     if segment.person_id:
-        return segment.person_id, None
+        return (None if segment.person_id in people.refused.get(number, ()) else segment.person_id), None
     matched = _match_of(segment, number, people)
     return matched, "matched" if matched else None
 

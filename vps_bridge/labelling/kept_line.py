@@ -37,6 +37,11 @@ class KeptLine:
         """Return it as it lies in a transcript that begins elsewhere."""
         return KeptLine((self.span[0] + by_s, self.span[1] + by_s), self.text_sum)
 
+    def is_whole_in(self, now: KeptLine) -> bool:
+        """Whether nothing is cut off or joined: it begins and ends as now, or says the same for as long."""
+        is_as_long = abs(self.length_s - now.length_s) <= SAME_EXTENT_S
+        return is_same_extent(self.span, now.span) or (is_as_long and self.text_sum == now.text_sum)
+
     @property
     def length_s(self) -> float:
         """How long it is."""
@@ -91,6 +96,9 @@ class LineSearch:
         times = Counter(line.text_sum for line in kept.values())
         self._once = {line.text_sum for line in kept.values() if times[line.text_sum] == 1}
         self._lines, self._is_placed = self._place(kept)
+        self._by_text: dict[int, list[str]] = {}
+        for name, line in self._lines.items():
+            self._by_text.setdefault(line.text_sum, []).append(name)
 
     def other_lines(self) -> set[str]:
         """Return the ids of the segments that are other lines now."""
@@ -104,18 +112,28 @@ class LineSearch:
         A line is that of its own id while it says the same or lies in the same place, else one that says the same: in
         the same place, or anywhere what was said once and is said once; but nothing short where others have stayed.
         Where it is known where lines lie now, whatever else lies with most of its length there is cut out of them, or
-        joined of them.
+        joined of them, unless it is another line that had lain there too.
         """
+        names = tuple(names)
         found, recut = list[str](), list[Span]()
         for name in names:
             line = self._lines.get(name)
             now = (name,) if line is None else self._find_whole(name, line)
             found += now
-            if line is not None and not any(is_same_extent(line.span, self._now.lines[one].span) for one in now):
+            if line is not None and not any(line.is_whole_in(self._now.lines[one]) for one in now):
                 recut.append(line.span)
         if recut and self._is_placed:
-            found += self._now.find_parts(recut)
+            found += [one for one in self._now.find_parts(recut) if self._lines_like(one) <= set(names)]
         return tuple(dict.fromkeys(found))
+
+    def find_cut_off(self, name: str) -> tuple[str, ...]:
+        """Return the ids of what was a part of a line, and is not what has its id now."""
+        line, now = self._lines.get(name), self._now.lines.get(name)
+        if line is None or now is None or not self._is_placed or now.length_s > line.length_s - SAME_EXTENT_S:
+            return ()
+        found = self._now.find_parts([line.span])
+        is_labelled = {one for one in found if self._now.segments[one].is_human_labelled}
+        return tuple(one for one in found if one != name and one not in is_labelled and not self._lines_like(one))
 
     def _place(self, kept: Mapping[str, KeptLine]) -> tuple[Mapping[str, KeptLine], bool]:
         """Return lines where they lie now, and whether that is known.
@@ -127,11 +145,10 @@ class LineSearch:
         found = [(line, self._now.lines[same[0]]) for line, same in alike if len(same) == 1]
         telling = [pair for pair in found if not pair[0].is_short] or found
         moved_s = [now.span[0] - line.span[0] for line, now in telling]
-        if not moved_s or all(is_same_place(line.span, now.span) for line, now in telling):
-            return kept, bool(moved_s)
-        if len(moved_s) == 1 or max(moved_s) - min(moved_s) > SAME_EXTENT_S:
-            return kept, False
-        return {name: line.moved(moved_s[0]) for name, line in kept.items()}, True
+        have_all_moved = len(moved_s) > 1 and max(moved_s) - min(moved_s) <= SAME_EXTENT_S < abs(moved_s[0])
+        if have_all_moved:
+            return {name: line.moved(moved_s[0]) for name, line in kept.items()}, True
+        return kept, bool(moved_s) and all(is_same_place(line.span, now.span) for line, now in telling)
 
     def _is_still(self, name: str, line: KeptLine) -> bool:
         """Whether the segment of an id is this line: it lies where that lay, or it is what says the same now."""
@@ -139,9 +156,18 @@ class LineSearch:
         if same is None:
             return False
         says_it = bool(self._now.segments[name].text) and line.text_sum == same.text_sum
+        if not says_it and self._lines_like(name) - {name}:
+            return False
         if is_same_place(line.span, same.span):
             return says_it or is_same_extent(line.span, same.span) or not self._find_other(line)
         return says_it and not self._find_there(line)
+
+    def _lines_like(self, name: str) -> set[str]:
+        """Return the ids of the kept lines that said what a segment says, and lay just where it lies."""
+        now = self._now.lines[name]
+        if not self._now.segments[name].text:
+            return set()
+        return {one for one in self._by_text.get(now.text_sum, ()) if is_same_span(self._lines[one].span, now.span)}
 
     def _find_other(self, line: KeptLine) -> list[str]:
         """Return the ids of what is a line rather than what lies around it, or in it, under its own id.

@@ -116,8 +116,11 @@ class VoiceBook:
         """Return this book with the voices of an earlier one that it has no more, under their old numbers.
 
         For what was merged and is taken apart again, or the other way round: the same voice gets the same number back,
-        and a segment that the correction gave another number has the one it had. `about`: the voices that the
-        correction is about.
+        and a segment that the correction gave another number has the one it had, or none of ours.
+
+        Args:
+            earlier: the book before the correction.
+            about: the voices that the correction is about.
         """
         kept, now, then = {voice.speaker_id for voice in self.voices}, self.numbers, earlier.numbers
         back = [voice for voice in earlier.voices if voice.speaker_id not in kept]
@@ -128,7 +131,11 @@ class VoiceBook:
             if now.get(segment_id, number) != number
             and (segment_id in named or not concerned.isdisjoint((number, now[segment_id])))
         }
-        written = now | {one: number for one, number in then.items() if one in changed or number not in kept}
+        own = {member for voice in earlier.voices if voice.speaker_id in concerned for member in voice.members}
+        joined = concerned | {voice.speaker_id for voice in self.voices if not own.isdisjoint(voice.members)}
+        gained = {name: number for name, number in now.items() if name not in then and number in joined}
+        written = {name: number for name, number in now.items() if name not in gained}
+        written |= {one: number for one, number in then.items() if one in changed or number not in kept}
         here = {member: voice.speaker_id for voice in self.voices for member in voice.members}
         here |= {
             member: voice.speaker_id
@@ -141,7 +148,8 @@ class VoiceBook:
             for voice in sorted([*self.voices, *back], key=lambda voice: voice.speaker_id)
         )
         retired = set(self.retired) - {voice.speaker_id for voice in back}
-        book = VoiceBook(voices, tuple(sorted(retired)), {**changed, **self.restored}, {**earlier.lines, **self.lines})
+        restored = {**changed, **gained, **self.restored}
+        book = VoiceBook(voices, tuple(sorted(retired)), restored, {**earlier.lines, **self.lines})
         return book.with_numbers(written)
 
 

@@ -13,19 +13,19 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 from schemas.corrections import CorrectionKind
-from vps_bridge.conversations.store import StoredSegment
 from vps_bridge.labelling.align import StretchClock
 from vps_bridge.labelling.audio_clock import Span
 from vps_bridge.labelling.corrections import TWO_PEOPLE, KeptCorrection, Speech
 from vps_bridge.labelling.evidence import AudioTimeline, TimelineTurn
 from vps_bridge.labelling.link import LocalSpeakerEvidence
 from vps_bridge.labelling.local_speaker import LocalSpeaker
+from vps_bridge.labelling.own_spans import OwnSpans, cut_span
 
 
 def part_off(
     timeline: AudioTimeline,
     clocks: Sequence[StretchClock],
-    segments: Sequence[StoredSegment],
+    segments: OwnSpans,
     measure: Callable[[AudioTimeline], Speech],
     corrections: Iterable[KeptCorrection],
 ) -> AudioTimeline:
@@ -62,21 +62,22 @@ class _Lines:
 def _part_lines(
     timeline: AudioTimeline,
     clocks: Sequence[StretchClock],
-    segments: Sequence[StoredSegment],
+    segments: OwnSpans,
     speech: Speech,
     lines: _Lines,
 ) -> AudioTimeline:
     """Return the timeline with what is said in some lines by whoever says more elsewhere as somebody else's."""
-    named = [segment for segment in segments if segment.id in lines.ids]
+    named = segments.of(lines.ids)
     saying = set(speech.in_segments(lines.ids))
     # Whom a job had beside the voice that was split, such as a listener, stays who it is, also in these lines.
     told_apart = {one.job_id for one in saying - lines.others}
     mixed = saying - lines.whole - {one for one in saying & lines.others if one.job_id in told_apart}
     for index in [index for index, speaker in enumerate(timeline.speakers) if speaker.id in mixed]:
         own = [
-            (segment.start_s, segment.end_s)
-            for segment in named
-            if not _goes_on(timeline.speakers[index].id, speech.in_segment[segment.id].keys(), lines)
+            span
+            for name, spans in named.items()
+            if not _goes_on(timeline.speakers[index].id, speech.in_segment[name].keys(), lines)
+            for span in spans
         ]
         spans = _on_audio_clock(own, clocks, timeline.origins)
         if spans:
@@ -138,14 +139,14 @@ def _part(timeline: AudioTimeline, index: int, spans: Sequence[Span], name: str)
                 divided.append(turn)
                 continue
             origin_s = origins[turn.stretch]
-            inside, outside = _cut((turn.start_s + origin_s, turn.end_s + origin_s), spans)
+            inside, outside = cut_span((turn.start_s + origin_s, turn.end_s + origin_s), spans)
             for owner, parts in ((new_index, inside), (index, outside)):
                 divided.extend(
                     TimelineTurn(turn.stretch, start_s - origin_s, end_s - origin_s, owner) for start_s, end_s in parts
                 )
         return tuple(sorted(divided))
 
-    cut = [_cut(span, spans) for span in speaker.turns]
+    cut = [cut_span(span, spans) for span in speaker.turns]
     parted, rest = ([part for pair in cut for part in pair[side]] for side in (0, 1))
     parted_s = sum(end_s - start_s for start_s, end_s in parted)
     new = LocalSpeakerEvidence(
@@ -161,19 +162,3 @@ def _part(timeline: AudioTimeline, index: int, spans: Sequence[Span], name: str)
     return replace(
         timeline, speakers=speakers, turns=divide(timeline.turns), exclusive_turns=divide(timeline.exclusive_turns)
     )
-
-
-def _cut(span: Span, spans: Sequence[Span]) -> tuple[list[Span], list[Span]]:
-    """Return what of a span lies inside sorted spans, and what outside."""
-    inside, outside, at_s = [], [], span[0]
-    for start_s, end_s in spans:
-        first_s, last_s = max(start_s, at_s), min(end_s, span[1])
-        if last_s <= first_s:
-            continue
-        if first_s > at_s:
-            outside.append((at_s, first_s))
-        inside.append((first_s, last_s))
-        at_s = last_s
-    if span[1] > at_s:
-        outside.append((at_s, span[1]))
-    return inside, outside

@@ -16,6 +16,7 @@ from vps_bridge.labelling.local_speaker import LocalSpeaker
 from vps_bridge.labelling.number import Voice
 
 CONTRADICTED, SOUNDS_DIFFERENT, OVERRIDDEN, NO_VOICE = "contradicted", "sounds_different", "overridden", "no_voice"
+CUT = "cut"
 
 
 class VoiceMap:
@@ -171,7 +172,8 @@ def judge_corrections(
             case CorrectionKind.SEGMENT_IS:
                 named = kept.said.segment_id or ""
                 gone = _judge_label(segment_of.get(named), kept)
-                return gone or _judge_segment(kept, word_of.get(named), words, voices, person_of)
+                outcome, reason = gone or _judge_segment(kept, word_of.get(named), words, voices, person_of)
+                return (outcome, CUT) if outcome == "alone" and kept.cut_off else (outcome, reason)
             case _:
                 return _judge_name(kept, named_voices[kept.write, kept.place], voices, person_of)
 

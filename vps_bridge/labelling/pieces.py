@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -27,15 +27,20 @@ class VoicePiece:
     """Index of the partition; None where nobody speaks nearby, or only a local speaker that is in no voice."""
 
 
-def settle_votes(votes: Sequence[Vote], cut: Mapping[str, Sequence[VoicePiece]]) -> tuple[Vote, ...]:
+def settle_votes(
+    votes: Sequence[Vote], cut: Mapping[str, Sequence[VoicePiece]], parted: Collection[str] = ()
+) -> tuple[Vote, ...]:
     """Return the votes; a segment of two speakers is clear after all where one of them said all of its words.
 
-    The other one's turns are then in its pauses, or errors of the diarizer.
+    The other one's turns are then in its pauses, or errors of the diarizer. So it is with one that a person split off a
+    voice, or left in it (`parted`): it is whoever speaks most, for it may not stay with the voice that it was parted
+    from.
     """
 
     def settle(vote: Vote) -> Vote:
         pieces = cut.get(vote.segment_id, ())
         is_settled = len(pieces) == 1 and pieces[0].voice is not None and pieces[0].voice == vote.winner
+        is_settled |= vote.segment_id in parted and vote.winner is not None and vote.winner >= 0
         if vote.outcome is not VoteOutcome.TWO_SPEAKERS or not is_settled:
             return vote
         return replace(vote, outcome=VoteOutcome.CLEAR)

@@ -22,7 +22,7 @@ from vps_bridge.labelling.align import (
     with_found_prior,
 )
 from vps_bridge.labelling.audio_clock import TOUCHING_S, Span
-from vps_bridge.labelling.corrections import Speech, as_lines_are_now
+from vps_bridge.labelling.corrections import Speech, as_lines_are_now, parted_lines
 from vps_bridge.labelling.cut import CuttingRules, cut_segments
 from vps_bridge.labelling.decide import (
     collect_voices,
@@ -44,6 +44,7 @@ from vps_bridge.labelling.link import LinkingRules, Partition
 from vps_bridge.labelling.linked_voices import LinkedVoices, link_voices
 from vps_bridge.labelling.number import VoiceBook, name_voices
 from vps_bridge.labelling.one_job import linking_rules_for
+from vps_bridge.labelling.own_spans import OwnSpans
 from vps_bridge.labelling.part_off import part_off
 from vps_bridge.labelling.pieces import decide_pieces, settle_votes, voices_of_pieces
 from vps_bridge.labelling.placed_audio import PlacedAudio, place_audio
@@ -140,14 +141,16 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
     """
     lines = LinesNow(evidence.segments)
     evidence, policy = _prepare(evidence, policy, lines)
-    segments, (timeline, clocks) = evidence.segments, _place(evidence, policy)
+    segments, own = evidence.segments, OwnSpans(evidence.segments)
+    timeline, clocks = _place(evidence, own, policy)
     turns = _turns_on_transcript(timeline, clocks)
     measured = measure_segments(turns, segments)
-    linked = _link(evidence, timeline, clocks, measured, policy)
+    linked = _link(evidence, own, (timeline, clocks), measured, policy)
     voice_turns = _turns_by_voice(turns, timeline, linked.partition)
     faults = find_time_faults(evidence, timeline, [clock.offset_s for clock in clocks])
     cut = cut_segments(voice_turns, segments, policy.cutting)
-    votes = leave_alone(settle_votes(_vote(segments, timeline, clocks, voice_turns, policy.assignment), cut), faults)
+    votes = _vote(segments, timeline, clocks, voice_turns, policy.assignment)
+    votes = leave_alone(settle_votes(votes, cut, parted_lines(evidence.corrections)), faults)
     before, written, in_pieces = evidence.voices, evidence.voices.numbers, voices_of_pieces(cut)
     untouched = untouched_numbers(segments, votes, before)
     found = collect_voices(segments, timeline, measured, linked.partition, votes, untouched, in_pieces=in_pieces)
@@ -188,36 +191,41 @@ def _prepare(
     return replace(evidence, corrections=corrections, voices=voices), policy
 
 
-def _place(evidence: ConversationEvidence, policy: RelabelPolicy) -> tuple[AudioTimeline, tuple[StretchClock, ...]]:
+def _place(
+    evidence: ConversationEvidence, own: OwnSpans, policy: RelabelPolicy
+) -> tuple[AudioTimeline, tuple[StretchClock, ...]]:
     """Return what all jobs heard, and by how much each stretch of it lies beside the transcript."""
     heard = build_audio_timeline(evidence, policy.assembly)
     clocks = _find_clocks(evidence, heard, policy.alignment)
-    return _part_off(evidence, heard, clocks), clocks
+    return _part_off(evidence, own, heard, clocks), clocks
 
 
 def _link(
     evidence: ConversationEvidence,
-    timeline: AudioTimeline,
-    clocks: Sequence[StretchClock],
+    own: OwnSpans,
+    placed: tuple[AudioTimeline, Sequence[StretchClock]],
     measured: Sequence[Mapping[int, float]],
     policy: RelabelPolicy,
 ) -> LinkedVoices:
+    timeline, clocks = placed
     heard = Speech.of(evidence.segments, measured, timeline.speakers)
-    measure_whole = partial(_whole_speech, evidence, timeline, clocks)
+    measure_whole = partial(_whole_speech, own, timeline, clocks)
     return link_voices(evidence, timeline.speakers, measure_whole, heard, policy.linking, policy.assignment)
 
 
-def _part_off(evidence: ConversationEvidence, timeline: AudioTimeline, clocks: Sequence[StretchClock]) -> AudioTimeline:
+def _part_off(
+    evidence: ConversationEvidence, own: OwnSpans, timeline: AudioTimeline, clocks: Sequence[StretchClock]
+) -> AudioTimeline:
     """Part local speakers where a person split segments off that are only a part of what they say."""
 
     def measure(parted: AudioTimeline) -> Speech:
-        return _whole_speech(evidence, parted, clocks)
+        return _whole_speech(own, parted, clocks)
 
-    return part_off(timeline, clocks, evidence.segments, measure, evidence.corrections)
+    return part_off(timeline, clocks, own, measure, evidence.corrections)
 
 
-def _whole_speech(evidence: ConversationEvidence, timeline: AudioTimeline, clocks: Sequence[StretchClock]) -> Speech:
-    """Return how long each local speaker speaks in each segment, also in seconds that another job decides.
+def _whole_speech(own: OwnSpans, timeline: AudioTimeline, clocks: Sequence[StretchClock]) -> Speech:
+    """Return how long each local speaker speaks in each segment by itself, also in seconds that another job decides.
 
     Which job decides a second changes when more jobs come; this does not.
     """
@@ -230,7 +238,7 @@ def _whole_speech(evidence: ConversationEvidence, timeline: AudioTimeline, clock
     unplaced_s = {speaker.id: sum(end_s - start_s for start_s, end_s in speaker.turns) for speaker in timeline.speakers}
     for turn in turns:
         unplaced_s[timeline.speakers[turn.speaker_index].id] -= turn.end_s - turn.start_s
-    return Speech.of(evidence.segments, measure_segments(turns, evidence.segments), timeline.speakers, unplaced_s)
+    return Speech.of(own.segments, own.measure(turns), timeline.speakers, unplaced_s)
 
 
 def _find_clocks(

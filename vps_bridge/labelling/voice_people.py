@@ -42,6 +42,8 @@ class VoicePeople:
     """Who people say each voice is; None where they say nothing."""
     matched: Mapping[int | None, str] = field(default_factory=dict)
     """Who a voiceprint says it is."""
+    refused: Mapping[int | None, frozenset[str]] = field(default_factory=dict)
+    """Whom people say a voice is not."""
     told: tuple[VoicePerson, ...] = ()
     learned: tuple[Print, ...] = ()
     """The voiceprints that people confirmed here; of an enrolment, its one."""
@@ -94,6 +96,7 @@ def identify_voices(
     return VoicePeople(
         persons=persons,
         matched={each.speaker_id: each.person_id for each in found if each.identity == "matched"},
+        refused={numbers[voice]: refused for voice, refused in linked.not_person.items() if refused},
         told=tuple(sorted(found, key=lambda each: each.speaker_id)),
         learned=tuple(each.print for each in teachings if each.print is not None),
         kept=frozenset(each.told.person_id for each in teachings if each.is_kept),

@@ -13,13 +13,14 @@ from tests.vps_bridge.labelling.test_relabel import T0, chunks_of
 from vps_bridge.labelling.job_evidence import JobEvidence
 from vps_bridge.rules.assemble import AssemblyRules, JobPlan, plan_jobs
 
-CHUNK_S, DIM = 10.0, 32
+CHUNK_S, LONG_S, DIM = 10.0, 6.0, 32
 
 
 class DrawnConversation:
     """Two to four people; in some, jobs take two for one or one for two, or give lines to the wrong one."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, overlaps: bool = False) -> None:
+        """`overlaps`: whoever listens says something within some long lines, as a line of its own."""
         draw = self._draw = random.Random(seed)
         self.people = "ABCD"[: draw.choice([2, 3, 3, 4])]
         sounds = np.linalg.qr(np.random.default_rng(seed).normal(size=(DIM, 5)))[0].T
@@ -29,6 +30,8 @@ class DrawnConversation:
             self._sound["B"] = self.alike * sounds[0] + np.sqrt(1 - self.alike**2) * sounds[1]
         self._noise = draw.choice([0.04, 0.04, 0.1])
         self.lines, end_s = self._draw_lines()
+        if overlaps:
+            self.lines = [one for line in self.lines for one in self._with_listener(line)]
         self.chunks = tuple(chunks_of((end_s // CHUNK_S + 1) * CHUNK_S, CHUNK_S))
         rules = AssemblyRules(min_job_s=20.0, max_job_s=draw.choice([30.0, 40.0, 60.0, 200.0]))
         plans = plan_jobs(self.chunks, closing=True, idle_s=0.0, rules=rules)
@@ -59,6 +62,19 @@ class DrawnConversation:
             at_s += length_s + draw.choice([0.3, 0.8, 1.2])
         return lines, at_s
 
+    def _with_listener(self, line: tuple[str, float, float]) -> list[tuple[str, float, float]]:
+        who, start_s, end_s = line
+        if end_s - start_s < LONG_S or self._draw.random() < 0.5:
+            return [line]
+        other, at_s = self._draw.choice([one for one in self.people if one != who]), start_s + 2.0
+        return [line, (other, at_s, at_s + self._draw.choice([0.8, 1.5]))]
+
+    def _parts(self, n: int) -> list[tuple[float, float]]:
+        """Return when whoever speaks a line is the only one who speaks."""
+        _, start_s, end_s = self.lines[n]
+        inner = [(a, b) for _, a, b in self.lines[n + 1 : n + 2] if b < end_s]
+        return [(start_s, inner[0][0]), (inner[0][1], end_s)] if inner else [(start_s, end_s)]
+
     def _draw_mistake(self) -> dict[tuple[int, str], str]:
         """Return by line and person whom the engine takes a person for, where that is somebody else."""
         draw, lines = self._draw, range(len(self.lines))
@@ -83,8 +99,11 @@ class DrawnConversation:
             at_s = at_s if planned.start_s is None else planned.start_s
             spans.append(ChunkSpan(chunk_id=planned.chunk_id, start_s=at_s, duration_s=CHUNK_S))
             first_s = begin[planned.chunk_id]
-            for n, (who, start_s, end_s) in enumerate(self.lines):
+            for n, start_s, end_s in [
+                (place, *part) for place in range(len(self.lines)) for part in self._parts(place)
+            ]:
                 if start_s < first_s + CHUNK_S and end_s > first_s:
+                    who = self.lines[n][0]
                     taken_for = mistake.get((n, who), who)
                     moved = max(start_s, first_s) - first_s + at_s, min(end_s, first_s + CHUNK_S) - first_s + at_s
                     turns.append((*moved, taken_for, who))

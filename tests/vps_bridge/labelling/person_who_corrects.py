@@ -24,16 +24,23 @@ class SeenLine:
     is_by_hand: bool
     is_of_speech_to_text: bool = field(default=False, compare=False)
     """Its number is one that speech-to-text gave, and no voice bears it out."""
+    is_unclear: bool = field(default=False, compare=False)
+    """Its number, if it has one, is one that speech-to-text gave: a voice may bear that out, or not any more."""
 
 
 def look(found: CorrectedConversation) -> dict[str, SeenLine]:
     """Return what is seen of each line."""
-    unborne = {
-        name for name, reason in found.found.left_alone if reason.startswith("clock.") or reason == "label.stale"
-    }
+    reasons, written = (
+        dict(found.found.left_alone),
+        {line for voice in found.found.voices.voices for line in voice.segments},
+    )
     return {
         one["id"]: SeenLine(
-            speaker_number(one["speaker"]), one["person_id"], one["label_source"] == "manual", one["id"] in unborne
+            speaker_number(one["speaker"]),
+            one["person_id"],
+            one["label_source"] == "manual",
+            reasons.get(one["id"], "").startswith("clock.") or reasons.get(one["id"]) == "label.stale",
+            one["id"] in reasons.keys() - written,
         )
         for one in found.segments
     }
@@ -118,7 +125,8 @@ class PersonWhoCorrects:
                 own = [one for one in wrong if truth[one] == speaker]
                 ways.append({"kind": "other_voice", "segment_ids": own})
             yield ways
-        names = {seen[line].person for line in lines if truth[line] == person and not seen[line].is_by_hand}
+        free = [line for line in lines if not seen[line].is_by_hand and not seen[line].is_unclear]
+        names = {seen[line].person for line in free if truth[line] == person}
         if is_known and names and names != {person}:
             yield [{"kind": "voice_is", "speaker_id": number, "person_id": person}]
 
@@ -176,7 +184,7 @@ def _check_split(
 ) -> None:
     named, free = set(said["segment_ids"]), {line for line in after if not before[line].is_by_hand}
     numbers = {before[line].number for line in named}
-    left = {line for line in free - named if before[line].number in numbers}
+    left = {line for line in free - named if before[line].number in numbers and not before[line].is_unclear}
     if outcome == "spread" and named & free:
         new = {after[line].number for line in named & free}
         assert len(new) == 1, "the lines that were split off are one voice"
@@ -187,7 +195,7 @@ def _check_merge(
     said: Said, outcome: str, before: Mapping[str, SeenLine], after: Mapping[str, SeenLine], changed: set[str]
 ) -> None:
     own = [line for line in after if before[line].number in said["speaker_ids"] and not before[line].is_by_hand]
-    own = [line for line in own if not after[line].is_of_speech_to_text]
+    own = [line for line in own if not before[line].is_unclear and not after[line].is_unclear]
     assert outcome != "spread" or len({after[line].number for line in own}) <= 1, "voices that are one have one number"
 
 
@@ -196,9 +204,10 @@ def _check_name(
 ) -> None:
     number, person, is_so = said["speaker_id"], said["person_id"], said["kind"] == "voice_is"
     own = {line for line in after if before[line].number == number and not before[line].is_by_hand}
-    own = {line for line in own if not after[line].is_of_speech_to_text}
+    own = {line for line in own if not before[line].is_unclear and not after[line].is_unclear}
     if outcome == "spread":
         assert {after[line].person == person for line in own} <= {is_so}, "a name is that of all lines of the voice"
     for line in changed:
-        if before[line].number != number and before[line].person != person:
+        is_of_another = before[line].number != number and before[line].person != person
+        if is_of_another and not before[line].is_unclear:  # such a number may be borne out by now
             assert after[line] == before[line], "a name changes nothing of a voice that does not have it"

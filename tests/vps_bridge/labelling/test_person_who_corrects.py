@@ -7,6 +7,7 @@ lines for the voice that they sound like.
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 
 import pytest
 
@@ -15,6 +16,7 @@ from tests.vps_bridge.labelling.corrected_conversation import CorrectedConversat
 from tests.vps_bridge.labelling.drawn_conversation import DrawnConversation
 from tests.vps_bridge.labelling.new_transcription import (
     MORE_WAYS,
+    ODD_WAYS,
     WAYS,
     Transcription,
     transcribe_anew,
@@ -31,7 +33,7 @@ from vps_bridge.conversations.store import StoreError
 from vps_bridge.errors import Refusal
 
 FEW, MANY = range(15), range(1_000)
-SHARE_OF_TRANSCRIPTIONS = 0.4
+SHARE_OF_TRANSCRIPTIONS, SHARE_TAKEN_BACK = 0.4, 0.3
 FAILED_ONCE = {
     "two voices with two names became one when more was heard": (0, 119),
     "half of what a speaker says was split off, and nothing changed": (1, 32),
@@ -53,6 +55,12 @@ LOST_IN_SILENCE = {
     "a number that a line had by itself counted as the one that a person gave to the line before": 569,
 }
 """By what was wrong: the seed."""
+WRONG_AMONG_ODD_LINES = {
+    "a line of two people kept the number of a merge that was taken back": 14,
+    "the same, where a name had joined the voices": 739,
+}
+"""By what was wrong: the seed."""
+LEFT_AMONG_ODD_LINES = {1100}
 LEFT = {(3, 208), (3, 831)}
 """Long contradictory histories that are not put right yet: docs/adr/0042-a-person-who-corrects.md."""
 LEFT_WITH_COMMON_WORDS = {112}
@@ -96,6 +104,17 @@ def test_lines_that_say_the_same_and_a_clock_that_begins_later_lose_no_correctio
 
 def test_a_name_that_was_mended_does_not_come_back_where_its_voice_is_two_by_now() -> None:
     correct_after_mistakes_and_new_transcriptions(305, common=True)
+
+
+@pytest.mark.parametrize(
+    "seeds",
+    [FEW, pytest.param(MANY, marks=pytest.mark.slow), *([seed] for seed in WRONG_AMONG_ODD_LINES.values())],
+    ids=["few", "many", *WRONG_AMONG_ODD_LINES],
+)
+def test_lines_in_each_other_and_transcripts_that_come_back_lose_no_correction_in_silence(seeds: Iterable[int]) -> None:
+    for seed in seeds:
+        if not DrawnConversation(seed, overlaps=True).alike and seed not in LEFT_AMONG_ODD_LINES:
+            correct_among_odd_lines(seed)
 
 
 @pytest.mark.parametrize("seed", LOST_IN_SILENCE.values(), ids=LOST_IN_SILENCE)
@@ -206,6 +225,56 @@ def correct_after_mistakes_and_new_transcriptions(seed: int, *, common: bool = F
         hear_the_rest(found, drawn, first, heard, draw)
 
 
+def correct_among_odd_lines(seed: int) -> None:
+    """Lines in each other, a clock that drifts, ids and whole transcriptions that come back, a backend that repeats."""
+    drawn, draw = DrawnConversation(seed, overlaps=True), random.Random(seed + 19)
+    first = draw.randint(1, len(drawn.jobs))
+    now = with_common_words(drawn.transcription, draw)
+    with open_conversation(now.segments) as found:
+        found.hear(drawn.chunks, drawn.jobs[:first])
+        writes = list[int]()
+        for _ in range(draw.randint(2, 8)):
+            chance = draw.random()
+            if chance < 0.35:
+                now = transcribe_anew(now, draw, ODD_WAYS)
+                found.transcribe_anew(now.segments)
+            elif chance < 0.45:
+                first = min(first + 1, len(drawn.jobs))
+                found.hear(drawn.chunks, drawn.jobs[:first])
+            elif chance < 0.55:
+                found.send_back()
+            elif heard := placed(found, drawn.heard(drawn.jobs[:first], now)):
+                writes += make_a_mistake(found, drawn, heard, writes, draw, draw.choice([1, 1, 3]), takes_back=True)
+        heard = placed(found, drawn.heard(drawn.jobs[:first], now))
+        assert PersonWhoCorrects(found, now.truth, heard, draw).correct_all()
+        void, right = told_as_void(found), [name for name in heard if look(found)[name].person is not None]
+        new = transcribe_anew(now, draw, ODD_WAYS)
+        found.transcribe_anew(new.segments)
+        now_void = told_as_void(found) - void
+        heard, seen = placed(found, drawn.heard(drawn.jobs[:first], new)), look(found)
+        wrong = {
+            name: (seen[name], new.truth[name])
+            for name in heard
+            if new.is_clear(name) and seen[name].person not in (None, f"p-{new.truth[name]}")
+            if any(is_part_of(new, name, now, one) for one in right)
+        }
+        assert now_void or not wrong, f"{wrong}"
+        assert PersonWhoCorrects(found, new.truth, heard, draw).correct_all()
+        hear_the_rest(found, drawn, first, heard, draw)
+
+
+def is_part_of(new: Transcription, name: str, old: Transcription, other: str) -> bool:
+    """Whether a line is a part of another's speech, or all of it."""
+    start_s, end_s = new.heard_at(name)
+    other_start_s, other_end_s = old.heard_at(other)
+    return new.truth[name] == old.truth[other] and min(end_s, other_end_s) - max(start_s, other_start_s) > 0.5
+
+
+def told_as_void(found: CorrectedConversation) -> set[tuple[int, int]]:
+    """Return the statements that are told to have done nothing, by write and place."""
+    return {(write, place) for place, (write, outcome, _) in enumerate(found.outcomes) if outcome == "void"}
+
+
 def placed(found: CorrectedConversation, heard: list[str]) -> list[str]:
     """Return the lines whose labels say something of voices."""
     seen = look(found)
@@ -219,8 +288,13 @@ def make_a_mistake(
     writes: list[int],
     draw: random.Random,
     at_most: int,
+    *,
+    takes_back: bool = False,
 ) -> list[int]:
-    """Say something that may be wrong, or take back or bring back what was said; return the new write."""
+    """Say something that may be wrong, or take back or bring back what was said; return the new write.
+
+    `takes_back`: some of it at once, and says it again.
+    """
     before, chance = look(found), draw.random()
     try:
         if writes and chance < 0.25:
@@ -238,4 +312,10 @@ def make_a_mistake(
         check_outcome(said[0], outcomes[0].outcome, before, after)
     found.relabel()
     assert look(found) == after, "the same again changes nothing"
+    if takes_back and draw.random() < SHARE_TAKEN_BACK:
+        found.redo(found.undo(write))
+        assert look(found) == after, "what is taken back and done again is as it was"
+        found.undo(write)
+        assert look(found) == before, "what is taken back was never said"
+        found.redo(write)
     return [write]

@@ -17,6 +17,7 @@ const REASONS = {
   sounds_different: "the two voices sound different",
   overridden: "a later correction says otherwise",
   no_voice: "nobody was heard there",
+  cut: "the line was cut since, and the other part is not labelled",
 };
 
 export class History {
