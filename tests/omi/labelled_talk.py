@@ -105,6 +105,11 @@ class LabelledTalk:
         if kind is PersonEventType.NAMED:
             self.names.setdefault(person, set()).add(fields["name"])
 
+    def forget(self, person: str) -> None:
+        """Delete a person here."""
+        self.ledger.people.forget(UID, person)
+        self.relabel()
+
     def hear(self, jobs: tuple[JobEvidence, ...]) -> None:
         """Take all results that there are now."""
         self.jobs = jobs

@@ -29,6 +29,12 @@ class OmiLine:
         times = {"start": self.start_s, "end": self.end_s}
         return {"id": self.id, "text": self.text, "is_user": is_owner, "person_id": person, **times, **known}
 
+    def inside(self, new_id: str) -> OmiLine:
+        """Return a line that somebody else says in the middle of this one, and that nobody labelled."""
+        fourth_s = (self.end_s - self.start_s) / 4
+        start_s, end_s = self.start_s + fourth_s, self.end_s - fourth_s
+        return OmiLine(new_id, start_s, end_s, "mhm")
+
 
 @dataclass
 class SimulatedOmi:
@@ -108,16 +114,23 @@ class SimulatedOmi:
     def cut(self, segment_id: str, new_id: str) -> None:
         """Make two of a line, of which the second has another id; the label is both's."""
         line = self.lines[segment_id]
-        middle_s = (line.start_s + line.end_s) / 2
-        first = replace(line, end_s=middle_s, text=f"{line.text} a")
-        second = replace(line, id=new_id, start_s=middle_s, text=f"{line.text} b")
+        middle_s, words = (line.start_s + line.end_s) / 2, line.text.split()
+        half = (len(words) + 1) // 2
+        first = replace(line, end_s=middle_s, text=" ".join(words[:half]))
+        second = replace(line, id=new_id, start_s=middle_s, text=" ".join(words[half:]))
         self._put_in_place({segment_id: (first, second)})
 
-    def join(self, first_id: str, second_id: str, new_id: str) -> None:
-        """Make one of two lines that lie side by side and have one label; their ids are gone."""
-        first, second = self.lines[first_id], self.lines[second_id]
-        joined = replace(first, id=new_id, end_s=second.end_s, text=f"{first.text} {second.text}")
-        self._put_in_place({first_id: (joined,), second_id: ()})
+    def join(self, segment_ids: Sequence[str], new_id: str) -> None:
+        """Make one of lines that lie side by side and have one label; their ids are gone."""
+        lines = [self.lines[one] for one in segment_ids]
+        text = " ".join(line.text for line in lines)
+        joined = replace(lines[0], id=new_id, end_s=lines[-1].end_s, text=text)
+        self._put_in_place({line.id: () for line in lines} | {lines[0].id: (joined,)})
+
+    def put_back(self, line: OmiLine) -> None:
+        """Have a line again that was gone."""
+        lines = sorted([*self.lines.values(), line], key=lambda one: one.start_s)
+        self.lines = {one.id: one for one in lines}
 
     def _put_in_place(self, changed: dict[str, tuple[OmiLine, ...]]) -> None:
         now = [one for line in self.lines.values() for one in changed.get(line.id, (line,))]

@@ -16,9 +16,10 @@ from tests.omi.omi_api import FakeApi
 from tests.vps_bridge.live_bridge import wait_until
 from vps_bridge.intake.capture_counts import CaptureCounts
 from vps_bridge.ledger import Ledger
-from vps_bridge.ledger.omi_conversations import ELSEWHERE, OmiConversationRecord, ToldSegment
+from vps_bridge.ledger.omi_conversations import OmiConversationRecord
 from vps_bridge.ledger.packing import Brief
 from vps_bridge.ledger.tables import ConversationRow
+from vps_bridge.ledger.told_segment import ELSEWHERE, ToldSegment
 from vps_bridge.omi.api import OmiApi
 from vps_bridge.omi.labels_back import LabelSender
 

@@ -10,10 +10,12 @@ from unittest.mock import patch
 
 import pytest
 
+from schemas.conversation import TranscriptSegment
 from schemas.people import PersonEventType
 from tests.hand_clock import HandClock
 from tests.omi.labelled_talk import open_talk
-from tests.omi.people_on_both_sides import BothSides, WatchedOmi
+from tests.omi.people_on_both_sides import BothSides
+from tests.omi.sides_of_a_talk import WatchedOmi
 from tests.omi.simulated_omi import OmiLine
 from tests.vps_bridge.labelling.drawn_conversation import DrawnConversation
 from vps_bridge.omi.api import OWNER
@@ -121,7 +123,7 @@ def test_a_label_by_hand_goes_along_to_a_new_line_where_its_voice_is_somebody_el
             both.omi.cut(line, new_id)
         else:
             both.omi.say(before, "o-A")
-            both.omi.join(before, line, new_id)
+            both.omi.join([before, line], new_id)
         for _ in range(2):
             both.clock.now_s += 400.0
             both.report_again()
@@ -193,7 +195,7 @@ def go_through(seed: int) -> None:
 def begin(drawn: DrawnConversation, draw: random.Random, clock: HandClock, known: float) -> Iterator[BothSides]:
     """A talk that OMI has reported. `known`: how likely it is that somebody is known in OMI, and here by name."""
     ids = {line.id: f"l-{line.id}" for line in drawn.segments}
-    lines = {ids[one.id]: OmiLine(ids[one.id], one.start_s, one.end_s, one.text) for one in drawn.segments}
+    lines = {ids[one.id]: draw_line(ids[one.id], one, draw, usual=known) for one in drawn.segments}
     people = {f"o-{one}": one for one in drawn.people if draw.random() < known}
     omi = WatchedOmi(lines, people, draw, clock=clock)
     with patch.object(time, "time", clock), open_talk(omi, drawn) as talk:
@@ -205,6 +207,13 @@ def begin(drawn: DrawnConversation, draw: random.Random, clock: HandClock, known
         yield both
 
 
+def draw_line(name: str, said: TranscriptSegment, draw: random.Random, usual: float) -> OmiLine:
+    """Return a line as OMI has it; some say what others say too, and some have no length."""
+    is_usual, has_length = (draw.random() < share for share in (usual, 1 - (1 - usual) / 5))
+    text = " ".join(f"{said.text}-{n}" for n in range(8)) if is_usual else "Yeah, that is so, yeah."
+    return OmiLine(name, said.start_s, said.end_s if has_length else said.start_s, text)
+
+
 def check(both: BothSides) -> None:
     both.settle()
     has = {one: line.person for one, line in both.omi.lines.items()}
@@ -214,6 +223,7 @@ def check(both: BothSides) -> None:
         one: (person, words.get(one, "nobody said"), wanted.get(one))
         for one, person in has.items()
         if one not in both.unsure
+        and person not in both.deleted
         and not (one in both.left_there and one not in words and wanted.get(one) is None)
         and person != (words[one] if one in words else wanted.get(one))
     }

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import Connection, Text, bindparam, case, cast, delete, exists, func, select, update
 
@@ -16,14 +16,11 @@ from vps_bridge.ledger.database import LedgerDatabase
 from vps_bridge.ledger.packing import packed_payload
 from vps_bridge.ledger.records import LIVE
 from vps_bridge.ledger.tables import ConversationRow, OmiConversationRow, TombstoneRow
+from vps_bridge.ledger.told_segment import ToldSegment, choose_told, read_told
 
 Labels = Mapping[str, list[str]]
 """Segment ids by the person who said them."""
 
-
-ELSEWHERE = ""
-OLD_REPORT_S = 300.0
-"""OMI makes a report of what it read up to so long ago: a summary is written in between, and it tries for 36 s."""
 NEAR_S = 60.0
 """Conversations that OMI merges or splits lie in each other's time, to about this."""
 
@@ -39,69 +36,6 @@ class OmiConversationRecord:
     posts: int
     body_sha256: str
     waits: bool
-
-
-class ToldSegment(NamedTuple):
-    """Whom OMI was told for a segment: a person of ours, and who that is in OMI; None for nobody.
-
-    `ours` is None too where the person has another name by now, and `ELSEWHERE` where only a conversation that OMI
-    merged or split into this one told it. `tried`: whom else OMI may have got from us, where no answer came, or may
-    have again. `before`: whom it had before, where that changed not long before `changed_at` (Unix time), or then.
-    """
-
-    ours: str | None = None
-    theirs: str | None = None
-    tried: tuple[str | None, ...] = ()
-    before: tuple[str | None, ...] = ()
-    changed_at: float = 0.0
-
-    @property
-    def is_somebody(self) -> bool:
-        """Whether OMI was told that somebody speaks, or may have been, for this conversation."""
-        return (self.theirs, self.tried) != (None, ()) and (self.ours != ELSEWHERE or bool(self.tried))
-
-    def may_be(self, theirs: str | None, now: float) -> bool:
-        """Whether OMI may have whom it reports from us, or from before we told it another, just before the report.
-
-        Nobody, where it was told so, or had nobody then: it has written what it had read over what it was told.
-        """
-        if theirs is not None:
-            return theirs in (self.theirs, *self.tried, *self.had(now))
-        is_told = theirs in self.had(now) if self.theirs is not None else bool(self.tried or self.changed_at)
-        return is_told and self.ours != ELSEWHERE
-
-    def had(self, now: float) -> tuple[str | None, ...]:
-        """Return whom OMI had so short a time ago that it may still write, or report, that it has them."""
-        is_fresh = abs(now - self.changed_at) < OLD_REPORT_S  # not for a day where the clock was ahead by one
-        return self.before if is_fresh else ()
-
-    def and_tried(self, tried: tuple[str | None, ...]) -> ToldSegment:
-        """Return it, where OMI may have these from us too."""
-        return self._replace(tried=tuple({*self.tried, *tried}))
-
-    def reported(self, theirs: str | None) -> ToldSegment:
-        """Return it, where OMI reports a person whom it has from us, or has had: it may have that one again."""
-        if self.ours == ELSEWHERE:
-            return self._replace(theirs=theirs, tried=())
-        return self if theirs == self.theirs else self.and_tried((theirs,))
-
-    def or_from(self, elsewhere: ToldSegment | None, theirs: str | None, now: float) -> ToldSegment:
-        """Return it, where OMI may have whom it reports from what another conversation told it of the same segment."""
-        is_known = theirs is None or self == ToldSegment() or self.may_be(theirs, now)
-        if elsewhere is None or is_known or not elsewhere.may_be(theirs, now):
-            return self
-        return self.and_tried((theirs,))
-
-    def may_have(self, reported: ToldSegment) -> tuple[str | None, ...]:
-        """Return whom OMI may have where it is told another just now, or has one again whom it was told before."""
-        return (*reported.tried, *self.tried, reported.theirs) if self.tried else reported.tried
-
-    def then(self, ours: str | None, theirs: str | None, had: str | None, now: float) -> ToldSegment:
-        """Return what OMI was told once it is told this, where it `had` somebody."""
-        others = {self.theirs, had} - {theirs}
-        if not others:
-            return ToldSegment(ours, theirs, (), self.before, self.changed_at)
-        return ToldSegment(ours, theirs, (), tuple({*self.had(now), *others}), now)
 
 
 @dataclass(frozen=True)
@@ -189,9 +123,9 @@ class OmiBook:
             old: dict[str, tuple[str | None, ...]] = {}
             if told:
                 known = _read_assigned(connection, record.conversation_id)
-                may = {one: _read_told(known[one]).may_have(said) for one, said in told.items() if one in known}
+                may = {one: read_told(known[one]).may_have(said) for one, said in told.items() if one in known}
                 old = {one: tried for one, tried in may.items() if tried}
-                again = {one: _read_told(known[one]).and_tried(tried) for one, tried in old.items()}
+                again = {one: read_told(known[one]).and_tried(tried) for one, tried in old.items()}
                 theirs = {one: said for one, said in told.items() if said == ToldSegment()}
                 values["assigned"] = {**told, **known, **again, **theirs}
             changed = {name: value for name, value in values.items() if name != "conversation_id"}
@@ -215,7 +149,7 @@ class OmiBook:
         found = defaultdict[str, set[str]](set)
         with self._database.reading() as connection:
             for assigned in connection.scalars(query):
-                for said in map(_read_told, (assigned or {}).values()):
+                for said in map(read_told, (assigned or {}).values()):
                     if said.ours and said.theirs is not None:
                         found[said.theirs].add(said.ours)
         return {theirs: min(ours) for theirs, ours in found.items() if len(ours) == 1}
@@ -236,10 +170,19 @@ class OmiBook:
             for name, assigned in connection.execute(query):
                 if name != conversation_id:
                     for one, said in (assigned or {}).items():
-                        elsewhere[one].append(_read_told(said))
-            own = {one: _read_told(said) for one, said in _read_assigned(connection, conversation_id).items()}
-        found = {one: _choose_told(said, has.get(one), now) for one, said in elsewhere.items()}
+                        elsewhere[one].append(read_told(said))
+            own = {one: read_told(said) for one, said in _read_assigned(connection, conversation_id).items()}
+        found = {one: choose_told(said, has.get(one), now) for one, said in elsewhere.items()}
         return found | {one: said.or_from(found.get(one), has.get(one), now) for one, said in own.items()}
+
+    def named_near(self, uid: str, span: tuple[float, float]) -> frozenset[str]:
+        """Return the segments for which OMI had somebody by itself, of a user's conversations at that time."""
+        row = OmiConversationRow
+        query = select(row.sent_labels).where(
+            row.uid == uid, row.started_at <= span[1] + NEAR_S, row.ended_at >= span[0] - NEAR_S
+        )
+        with self._database.reading() as connection:
+            return frozenset(one for labels in connection.scalars(query) for ids in labels.values() for one in ids)
 
     def waiting(self) -> list[OmiConversationRecord]:
         """Return those that wait for audio."""
@@ -293,7 +236,7 @@ class OmiBook:
                 return None
             payload = packed_payload(connection, row[0]) if row[2] is None else row[2]
         named = frozenset(one for ids in (row[3] or {}).values() for one in ids)
-        told = ToldLabels(named, {segment: _read_told(said) for segment, said in (row[4] or {}).items()})
+        told = ToldLabels(named, {segment: read_told(said) for segment, said in (row[4] or {}).items()})
         return UntoldUpdate(row[0], row[1], payload or b"", told, row[5], row[6])
 
     def count_untold(self) -> int:
@@ -316,9 +259,9 @@ class OmiBook:
         with self._database.writing(name) as connection:
             known = _read_assigned(connection, name)
             if connection.scalar(select(row.sent_version).where(row.conversation_id == name)) != found.sent:
-                before = {one: _read_told(known[one]).tried for one in told if one in known}
+                before = {one: read_told(known[one]).tried for one in told if one in known}
                 told = {one: said._replace(ours=None).and_tried(before.get(one, ())) for one, said in told.items()}
-            tried = {one for one in told if one in known and _read_told(known[one]).tried}
+            tried = {one for one in told if one in known and read_told(known[one]).tried}
             # One that was refused and never told is as if nobody had tried: as a mark it would be a person's word.
             never = {one for one in tried if told[one] == ToldSegment()}
             assigned = {one: said for one, said in {**known, **told}.items() if one not in never}
@@ -376,18 +319,6 @@ def note_renamed(connection: Connection, uid: str, person_id: str) -> None:
 def _read_assigned(connection: Connection, conversation_id: str) -> dict[str, Any]:
     query = select(OmiConversationRow.assigned).where(OmiConversationRow.conversation_id == conversation_id)
     return connection.scalar(query) or {}
-
-
-def _read_told(said: list[Any]) -> ToldSegment:
-    """Return what was told, as the ledger keeps it; it was its first two fields until 2026-11-30."""
-    tried, before = (tuple(said[place]) if said[place:] else () for place in (2, 3))
-    return ToldSegment(said[0], said[1], tried, before, *said[4:])
-
-
-def _choose_told(told: list[ToldSegment], theirs: str | None, now: float) -> ToldSegment:
-    """Return which of several conversations' words on a segment counts: a person's, else the one that fits."""
-    fitting = [said for said in told if said == ToldSegment()] or [said for said in told if said.may_be(theirs, now)]
-    return (fitting or told)[-1]._replace(ours=ELSEWHERE)
 
 
 def _join_labels(connection: Connection, conversation_id: str, labels: Labels) -> dict[str, list[str]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from schemas.conversation import ConversationUpdated
-from vps_bridge.ledger.omi_conversations import Labels, ToldLabels, ToldSegment
+from vps_bridge.ledger.omi_conversations import Labels, ToldLabels
+from vps_bridge.ledger.told_segment import ToldSegment
 
 _SURE = ("matched", "confirmed")
 _NOTHING = ToldSegment()

@@ -9,7 +9,8 @@ import structlog
 
 from schemas.text import compose_name
 from vps_bridge.ledger import Ledger
-from vps_bridge.ledger.omi_conversations import ToldSegment, UntoldUpdate
+from vps_bridge.ledger.omi_conversations import UntoldUpdate
+from vps_bridge.ledger.told_segment import ToldSegment
 from vps_bridge.omi.api import ApiFailed, ApiRefused, OmiApi
 from vps_bridge.omi.label_choice import free_segments, were_somebodys
 

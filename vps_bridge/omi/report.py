@@ -13,15 +13,16 @@ import structlog
 from schemas.codec import encode
 from schemas.conversation import ConversationEvent, EventType, TranscriptSegment, Verdict
 from schemas.failure import FailureCode
-from vps_bridge.conversations.near_in_time import NearInTime
-from vps_bridge.conversations.store import ConversationStore, StoredSegment, shared_s
+from vps_bridge.conversations.store import ConversationStore, StoredSegment
 from vps_bridge.errors import Refusal
 from vps_bridge.intake.intake import Intake
 from vps_bridge.ledger import Ledger
-from vps_bridge.ledger.omi_conversations import ELSEWHERE, OmiConversationRecord, ToldSegment
+from vps_bridge.ledger.omi_conversations import OmiConversationRecord
+from vps_bridge.ledger.told_segment import ELSEWHERE, ToldSegment
 from vps_bridge.moments import to_moment
 from vps_bridge.omi.api import OWNER
 from vps_bridge.omi.documents import OmiConversation
+from vps_bridge.omi.lines_before import KnownLines, LinesBefore, find_known
 from vps_bridge.omi.live import LiveConversations
 
 _LOG = structlog.get_logger(__name__)
@@ -76,47 +77,36 @@ class Reporter:
         self._check_owner(report, known)
         stored = self._store.read(name)
         lines = stored.segments if stored else ()
-        report, told, moved = self._without_ours(report, lines)
+        now = time.time()
+        lines_known = self._find_known(report, lines, now)
+        report, told = _without_ours(report, lines_known.told, now)
         if known is not None and known.body_sha256 == report.body_sha256:
             self._ledger.omi.put(replace(known, waits=True), {}, told)  # its audio may have come, or labels from here
             return
         posts, heard = 1 if known is None else known.posts + 1, _words_of(report)
-        old = self._find_old_words(name, lines, heard, told)
+        moved = {one: who for one, who in lines_known.by_hand.items() if one not in heard} | lines_known.corrected
+        old = self._find_old_words(name, lines, heard, lines_known.told.keys() - told.keys())
         report = _with_words(_without_labels(self._as_known_here(report, heard), old), moved)
         for event in _make_events(report, posts, lines):
             receipt = self._intake.take_event(name, encode(event))
             if receipt is not None and receipt.verdict is Verdict.REFUSED:
                 raise Refusal(FailureCode(receipt.reason or FailureCode.PAYLOAD_MALFORMED), receipt.message or "")
         started_at, ended_at = report.span
-        labels: dict[str, list[str]] = {}
+        labels = {ELSEWHERE: sorted(lines_known.named)} if lines_known.named else {}
         for segment_id, person in heard.items():
-            if person != OWNER:
-                labels.setdefault(person, []).append(segment_id)
+            labels.setdefault(person, []).append(segment_id)
         record = OmiConversationRecord(name, report.uid, started_at, ended_at, posts, report.body_sha256, waits=True)
         self._ledger.omi.put(record, labels, told, heard)
         self.end_live(report)
         _LOG.info("omi_conversation", conversation=name, posts=posts, segments=len(report.conversation.segments))
 
-    def _without_ours(
-        self, report: Report, lines: Sequence[StoredSegment]
-    ) -> tuple[Report, dict[str, ToldSegment], dict[str, str]]:
-        """Return a report without the labels that OMI has from us, and these: they come back as no person's word.
-
-        Where OMI has somebody else by now, it is a person's word, and stays one: of those it returns nothing told.
-        Last, by segment whom a person named here in the line that it was before OMI gave it another id.
-        """
-        now = time.time()
-        known, by_hand = self._told_of(report, lines, now)
-        segments = report.conversation.segments
-        told = [one for one in segments if one.id in known]
-        echoes = [one for one in told if not one.is_user and known[one.id].may_be(one.person_id, now)]
-        ours = {one.id: known[one.id].reported(one.person_id) for one in echoes}
-        said = [one.id for one in told if one.person_id is not None or one.is_user]
-        theirs = {one: ToldSegment() for one in said if one not in ours}
-        blank = {"person_id": None, "label_source": None}
-        moved = {one: person for one, person in by_hand.items() if one in ours}
-        blanked = (one.model_copy(update=blank) if one.id in ours else one for one in segments)
-        return report.with_segments(blanked), ours | theirs, moved
+    def _find_known(self, report: Report, lines: Sequence[StoredSegment], now: float) -> KnownLines:
+        """Return what is known of a report's lines, of which the last report had these."""
+        name, omi = report.conversation.conversation_id, self._ledger.omi
+        has = {segment.id: segment.person_id for segment in report.conversation.segments}
+        told = omi.told_near(name, report.uid, report.span, has, now)
+        before = LinesBefore(lines, told, omi.named_near(report.uid, report.span), omi.heard_last(name))
+        return find_known(report.conversation.segments, before, now)
 
     def _as_known_here(self, report: Report, heard: Mapping[str, str]) -> Report:
         """Return a report that names ours by their own ids where OMI names them by those that it was told for them."""
@@ -128,43 +118,16 @@ class Reporter:
         )
 
     def _find_old_words(
-        self, name: str, lines: Sequence[StoredSegment], heard: Mapping[str, str], told: Mapping[str, ToldSegment]
+        self, name: str, lines: Sequence[StoredSegment], heard: Mapping[str, str], taken_away: Collection[str]
     ) -> set[str]:
         """Return the segments whose label the last report had too: what was said here since stays.
 
-        So does what was said here of a line that OMI has from us (`told`), and of which it never had a word.
+        So does what was said here of a line of which OMI never had a word, unless what it had from us is `taken_away`.
         """
         last = self._ledger.omi.heard_last(name)
-        ours = told.keys() - heard.keys() - last.keys()
         old = {one.id for one in lines if last.get(one.id, "") == heard.get(one.id)}
-        return old | {one.id for one in lines if one.id in ours and one.is_human_labelled}
-
-    def _told_of(
-        self, report: Report, before: Sequence[StoredSegment], now: float
-    ) -> tuple[dict[str, ToldSegment], dict[str, str]]:
-        """Return what OMI was told of a report's segments, also of those whose lines had other ids.
-
-        And whom a person named by hand in the lines of those.
-        """
-        name, segments = report.conversation.conversation_id, report.conversation.segments
-        has = {segment.id: segment.person_id for segment in segments}
-        known = self._ledger.omi.told_near(name, report.uid, report.span, has, now)
-        told_before = [one for one in before if one.id in known]
-        lines, by_hand = NearInTime(told_before, lambda one: (one.start_s, one.end_s)), dict[str, str]()
-        for segment in segments:
-            if segment.person_id is not None and segment.id not in known:
-                near = lines.find((segment.start_s, segment.end_s))
-                fitting = [one for one in near if known[one.id].may_be(segment.person_id, now)]
-                line = _most_of(segment, fitting) or _most_of(segment, near)
-                if line is None:
-                    continue
-                told = known[line.id]
-                if line.is_human_labelled and line.person_id is not None:
-                    by_hand[segment.id] = line.person_id
-                elif line.is_human_labelled:  # of a voice that has no name by hand OMI keeps whom it has
-                    told = told._replace(ours=ELSEWHERE)
-                known[segment.id] = told
-        return known, by_hand
+        wordless = [one for one in lines if one.id not in heard and one.id not in last and one.id not in taken_away]
+        return old | {one.id for one in wordless if one.is_human_labelled}
 
     def end_live(self, report: Report) -> None:
         """Show no more what came live of a conversation: it was reported, or thrown away."""
@@ -178,6 +141,24 @@ class Reporter:
         if owner != report.uid and (known is not None or conversation is not None):
             msg = f"the id {name} belongs to a conversation of another user: nothing was taken"
             raise Refusal(FailureCode.EVENT_ID_CONFLICT, msg)
+
+
+def _without_ours(
+    report: Report, known: Mapping[str, ToldSegment], now: float
+) -> tuple[Report, dict[str, ToldSegment]]:
+    """Return a report without the labels that OMI has from us, and these: they come back as no person's word.
+
+    Where OMI has somebody else by now, it is a person's word, and stays one: of those it returns nothing told.
+    """
+    segments = report.conversation.segments
+    told = [one for one in segments if one.id in known]
+    echoes = [one for one in told if not one.is_user and known[one.id].may_be(one.person_id, now)]
+    ours = {one.id: known[one.id].reported(one.person_id) for one in echoes}
+    said = [one.id for one in told if one.person_id is not None or one.is_user]
+    theirs = {one: ToldSegment() for one in said if one not in ours}
+    blank = {"person_id": None, "label_source": None}
+    blanked = (one.model_copy(update=blank) if one.id in ours else one for one in segments)
+    return report.with_segments(blanked), ours | theirs
 
 
 def _make_events(report: Report, posts: int, lines: Sequence[StoredSegment]) -> list[ConversationEvent]:
@@ -222,15 +203,3 @@ def _without_labels(report: Report, segment_ids: Collection[str]) -> Report:
     return report.with_segments(
         without_label(one) if one.id in segment_ids else one for one in report.conversation.segments
     )
-
-
-def _most_of(segment: TranscriptSegment, lines: Sequence[StoredSegment]) -> StoredSegment | None:
-    """Return the line that most of a segment lies in, where more than half of it lies in these lines together.
-
-    One without length lies in a line that goes on there.
-    """
-    span = (segment.start_s, segment.end_s)
-    shared = [shared_s((one.start_s, one.end_s), span) for one in lines]
-    length_s = segment.end_s - segment.start_s
-    is_most = sum(shared) > length_s / 2 if length_s > 0 else max(shared, default=-1.0) >= 0
-    return lines[shared.index(max(shared))] if is_most else None

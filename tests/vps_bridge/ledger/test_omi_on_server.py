@@ -10,7 +10,8 @@ from schemas.people import PersonEvent, PersonEventType
 from tests.vps_bridge.ledger_server import KINDS, server_of
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.conversations import AssignedUpdate
-from vps_bridge.ledger.omi_conversations import OmiConversationRecord, ToldSegment
+from vps_bridge.ledger.omi_conversations import OmiConversationRecord
+from vps_bridge.ledger.told_segment import ToldSegment
 
 NAME, UID = "c1", "u1"
 

@@ -1,0 +1,108 @@
+"""What people said of a line, in OMI or here, holds where OMI gives the line another id, or merges its conversation."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.omi.people_on_both_sides import BothSides
+from tests.omi.test_people_on_both_sides import name_a_voice, one_talk
+from vps_bridge.omi.api import OWNER
+
+LATER_S = 400.0
+
+
+@pytest.mark.parametrize("who", [OWNER, "o-A"])
+@pytest.mark.parametrize("way", ["same id", "new id", "merged"])
+def test_whom_people_took_away_in_omi_does_not_come_back(way: str, who: str) -> None:
+    with one_talk() as both:
+        line = first_line(both)
+        both.omi.say(line, who)
+        both.report_again()
+        both.omi.say(line, None)
+        both.report_again()
+        line = move(both, line, way)
+        name_a_voice(both, "o-B")
+        assert both.omi.lines[line].person is None
+
+
+@pytest.mark.parametrize("way", ["new id", "merged"])
+def test_what_people_took_away_in_omi_that_it_had_from_here_does_not_come_back(way: str) -> None:
+    with one_talk() as both:
+        line = name_a_voice(both, "o-A")[0]
+        both.clock.now_s += LATER_S
+        both.omi.say(line, None)
+        both.report_again()
+        line = move(both, line, way)
+        name_a_voice(both, "o-A")
+        assert both.omi.lines[line].person is None
+
+
+def test_what_omi_lost_just_after_it_was_told_is_told_again_under_another_id() -> None:
+    with one_talk() as both:
+        line = name_a_voice(both, "o-A")[0]
+        both.omi.say(line, None)
+        line = move(both, line, "new id")
+        assert both.talk.send()
+        assert both.omi.lines[line].person == "o-A"
+
+
+def test_what_was_corrected_here_stays_where_omi_reports_its_older_label_under_another_id() -> None:
+    with one_talk() as both:
+        line = first_line(both)
+        both.omi.say(line, "o-A")
+        both.report_again()
+        both.talk.correct(kind="segment_is", segment_id=line, person_id="p-B")
+        line = move(both, line, "new id")
+        both.report_again()
+        assert (both.talk.persons[line], both.omi.lines[line].person) == ("p-B", "o-A")
+        both.omi.say(line, "o-B")
+        both.report_again()
+        assert both.talk.persons[line] == "o-B"
+
+
+@pytest.mark.parametrize("way", ["new id", "cut"])
+def test_a_label_by_hand_that_omi_was_not_told_yet_goes_along_too(way: str) -> None:
+    with one_talk() as both:
+        line = first_line(both)
+        both.talk.correct(kind="voice_is", speaker_id=0, person_id="o-B")
+        both.talk.correct(kind="segment_is", segment_id=line, person_id="p-A")
+        line = move(both, line, way)
+        for _ in range(2):
+            both.report_again()
+            assert both.talk.send()
+            assert (both.talk.persons[line], both.omi.lines[line].person) == ("p-A", "o-A")
+        both.clock.now_s += LATER_S
+        both.omi.say(line, None)
+        both.report_again()
+        assert both.talk.send()
+        assert both.omi.lines[line].person is None
+
+
+def test_a_line_that_comes_to_lie_in_one_that_stays_gets_nothing_of_it() -> None:
+    with one_talk() as both:
+        line = name_a_voice(both, "o-A")[0]
+        both.clock.now_s += LATER_S
+        both.omi.say(line, None)
+        both.report_again()
+        both.omi.put_back(both.omi.lines[line].inside("listener"))
+        both.report_again()
+        name_a_voice(both, "o-B")
+        assert (both.omi.lines[line].person, both.omi.lines["listener"].person) == (None, "o-B")
+
+
+def first_line(both: BothSides) -> str:
+    return next(one for one, number in both.talk.numbers.items() if number == 0)
+
+
+def move(both: BothSides, line: str, way: str) -> str:
+    """Have OMI do this to the talk, and report it; return the line's id then."""
+    if way == "new id":
+        line = both.omi.renumber("n")[line]
+    elif way == "cut":
+        both.omi.cut(line, f"{line}-half")
+        line = f"{line}-half"
+    elif way == "merged":
+        both.omi.name = "merged"
+        both.names["merged"] = 0.0
+    both.report_again()
+    return line

@@ -1,0 +1,120 @@
+"""What is known of a report's lines, also from the lines that they were before OMI gave them other ids. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from schemas.conversation import TranscriptSegment
+from vps_bridge.conversations.near_in_time import NearInTime
+from vps_bridge.conversations.store import StoredSegment, is_same_extent, shared_s
+from vps_bridge.ledger.told_segment import ELSEWHERE, ToldSegment
+
+
+@dataclass(frozen=True)
+class LinesBefore:
+    """The lines that a conversation had, and what is known of them."""
+
+    lines: Sequence[StoredSegment]
+    told: Mapping[str, ToldSegment]
+    """By id what OMI was told of them, also as lines of other conversations."""
+    named: Collection[str]
+    """Those for which OMI has had somebody by itself, there too."""
+    heard: Mapping[str, str]
+    """Whom OMI had by itself in its last report."""
+
+
+@dataclass(frozen=True)
+class KnownLines:
+    """What is known of the lines of a report."""
+
+    told: dict[str, ToldSegment]
+    named: set[str] = field(default_factory=set)
+    """Those for which OMI had somebody by itself, or from us until people there took that away."""
+    by_hand: dict[str, str] = field(default_factory=dict)
+    """Whom a person named here in the line that it was, where OMI has that from us, or has nobody yet."""
+    corrected: dict[str, str] = field(default_factory=dict)
+    """Where OMI has whom it had by itself before: whom a person named here instead."""
+
+
+def find_known(segments: Sequence[TranscriptSegment], before: LinesBefore, now: float) -> KnownLines:
+    """Return what is known of the lines of a report that comes `now` (Unix time)."""
+    found = KnownLines(dict(before.told), {one.id for one in segments if one.id in before.named})
+    found.named.update(one.id for one in segments if _is_taken_away(one, before.told.get(one.id), now))
+    _follow_told(segments, before, found, now)
+    _follow_others(segments, before, found, now)
+    return found
+
+
+def _follow_told(segments: Sequence[TranscriptSegment], before: LinesBefore, found: KnownLines, now: float) -> None:
+    """Find whom OMI has from us in lines that had other ids when it was told."""
+    told_before = [one for one in before.lines if one.id in before.told]
+    lines = NearInTime(told_before, _span_of_line)
+    for segment in segments:
+        if segment.person_id is not None and segment.id not in before.told:
+            near = lines.find(_span_of(segment))
+            fitting = [one for one in near if before.told[one.id].may_be(segment.person_id, now)]
+            line = _most_of(segment, fitting) or _most_of(segment, near)
+            if line is None:
+                continue
+            told = before.told[line.id]
+            if line.is_human_labelled and line.person_id is not None:
+                found.by_hand[segment.id] = line.person_id
+            elif line.is_human_labelled:  # of a voice that has no name by hand OMI keeps whom it has
+                told = told._replace(ours=ELSEWHERE)
+            found.told[segment.id] = told
+
+
+def _follow_others(segments: Sequence[TranscriptSegment], before: LinesBefore, found: KnownLines, now: float) -> None:
+    """Find what was said there, and here, of lines that have another id now, or were cut."""
+    spans = {one.id: _span_of(one) for one in segments}
+    ids = {one.id for one in before.lines}
+    changed = [
+        one for one in before.lines if one.id not in spans or not is_same_extent(_span_of_line(one), spans[one.id])
+    ]
+    lines = NearInTime(changed, _span_of_line)
+    for segment in segments:
+        line = None if segment.id in ids else _most_of(segment, lines.find(spans[segment.id]))
+        if line is None or segment.id in found.told:
+            continue
+        told = before.told.get(line.id)
+        if line.id in before.named or _is_taken_away(segment, told and told._replace(ours=ELSEWHERE), now):
+            found.named.add(segment.id)
+        if line.label_source != "manual" or line.person_id is None or segment.is_user:
+            continue
+        if segment.person_id is None and segment.id not in found.named and _says_part_of(segment, line):
+            found.by_hand[segment.id] = line.person_id
+        elif segment.person_id is not None and segment.person_id == before.heard.get(line.id):
+            found.corrected[segment.id] = line.person_id
+
+
+def _is_taken_away(segment: TranscriptSegment, told: ToldSegment | None, now: float) -> bool:
+    """Whether OMI has nobody where another conversation told it of somebody, and it does so not for a while only."""
+    if told is None or told.ours != ELSEWHERE or told.theirs is None:
+        return False
+    return segment.person_id is None and not segment.is_user and None not in (*told.tried, *told.had(now))
+
+
+def _says_part_of(segment: TranscriptSegment, line: StoredSegment) -> bool:
+    """Whether a segment says what a line said, or some of it."""
+    return f" {' '.join(segment.text.split())} " in f" {' '.join(line.text.split())} "
+
+
+def _span_of(segment: TranscriptSegment) -> tuple[float, float]:
+    return segment.start_s, segment.end_s
+
+
+def _span_of_line(line: StoredSegment) -> tuple[float, float]:
+    return line.start_s, line.end_s
+
+
+def _most_of(segment: TranscriptSegment, lines: Sequence[StoredSegment]) -> StoredSegment | None:
+    """Return the line that most of a segment lies in, where more than half of it lies in these lines together.
+
+    One without length lies in a line that goes on there.
+    """
+    span = _span_of(segment)
+    shared = [shared_s(_span_of_line(one), span) for one in lines]
+    length_s = segment.end_s - segment.start_s
+    is_most = sum(shared) > length_s / 2 if length_s > 0 else max(shared, default=-1.0) >= 0
+    return lines[shared.index(max(shared))] if is_most else None
