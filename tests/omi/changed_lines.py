@@ -91,10 +91,12 @@ class ChangedLines(SidesOfATalk):
             self.take_report()
         names = [*self.names, f"merged-{len(self.log)}"]
         self.omi.name = self.draw.choice([one for one in names if one != self.omi.name])
+        is_new = self.omi.name not in self.names
         self.names |= {self.omi.name: self.names.get(self.omi.name, self.draw.choice([-20.0, 0.0, 20.0]))}
         self.log[-1] += f" {self.omi.name}"
         self.left_there |= self.omi.lines.keys() - self.words.keys()
-        self.by_hand.clear()
+        if not is_new:  # it has its own labels, of before
+            self.by_hand.clear()
         self.events.clear()
         self.reported.clear()
         self.report_again()

@@ -60,6 +60,39 @@ def test_what_was_corrected_here_stays_where_omi_reports_its_older_label_under_a
         assert both.talk.persons[line] == "o-B"
 
 
+@pytest.mark.parametrize("is_told", [True, False], ids=["told", "not told yet"])
+def test_a_label_by_hand_goes_along_into_a_merged_conversation(is_told: bool) -> None:
+    with one_talk() as both:
+        line = first_line(both)
+        both.talk.correct(kind="segment_is", segment_id=line, person_id="p-A")
+        assert not is_told or both.talk.send()
+        move(both, line, "merged")
+        name_a_voice(both, "o-B")
+        for _ in range(2):
+            both.clock.now_s += LATER_S
+            both.report_again()
+            assert both.talk.send()
+            assert (both.talk.persons[line], both.omi.lines[line].person) == ("p-A", "o-A")
+        both.omi.say(line, None)
+        both.report_again()
+        assert both.talk.send()
+        assert both.omi.lines[line].person is None
+
+
+def test_what_was_corrected_here_stays_where_omi_reports_its_older_label_in_a_merged_conversation() -> None:
+    with one_talk() as both:
+        line = first_line(both)
+        both.omi.say(line, "o-A")
+        both.report_again()
+        both.talk.correct(kind="segment_is", segment_id=line, person_id="p-B")
+        move(both, line, "merged")
+        both.report_again()
+        assert both.talk.persons[line] == "p-B"
+        both.omi.say(line, "o-C")
+        both.report_again()
+        assert both.talk.persons[line] == "o-C"
+
+
 @pytest.mark.parametrize("way", ["new id", "cut"])
 def test_a_label_by_hand_that_omi_was_not_told_yet_goes_along_too(way: str) -> None:
     with one_talk() as both:

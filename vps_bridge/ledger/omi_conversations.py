@@ -184,6 +184,15 @@ class OmiBook:
         with self._database.reading() as connection:
             return frozenset(one for labels in connection.scalars(query) for ids in labels.values() for one in ids)
 
+    def others_near(self, conversation_id: str, uid: str, span: tuple[float, float]) -> list[str]:
+        """Return a user's other conversations at that time."""
+        row = OmiConversationRow
+        query = select(row.conversation_id).where(
+            row.uid == uid, row.started_at <= span[1] + NEAR_S, row.ended_at >= span[0] - NEAR_S
+        )
+        with self._database.reading() as connection:
+            return sorted(name for name in connection.scalars(query) if name != conversation_id)
+
     def waiting(self) -> list[OmiConversationRecord]:
         """Return those that wait for audio."""
         with self._database.reading() as connection:

@@ -22,6 +22,8 @@ class LinesBefore:
     """Those for which OMI has had somebody by itself, there too."""
     heard: Mapping[str, str]
     """Whom OMI had by itself in its last report."""
+    elsewhere: Mapping[str, StoredSegment] = field(default_factory=dict)
+    """By id the lines that another conversation has, of those that are new here."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ def find_known(segments: Sequence[TranscriptSegment], before: LinesBefore, now: 
     found.named.update(one.id for one in segments if _is_taken_away(one, before.told.get(one.id), now))
     _follow_told(segments, before, found, now)
     _follow_others(segments, before, found, now)
+    _follow_merged(segments, before, found, now)
     return found
 
 
@@ -85,6 +88,20 @@ def _follow_others(segments: Sequence[TranscriptSegment], before: LinesBefore, f
         if segment.person_id is None and segment.id not in found.named and _says_part_of(segment, line):
             found.by_hand[segment.id] = line.person_id
         elif segment.person_id is not None and segment.person_id == before.heard.get(line.id):
+            found.corrected[segment.id] = line.person_id
+
+
+def _follow_merged(segments: Sequence[TranscriptSegment], before: LinesBefore, found: KnownLines, now: float) -> None:
+    """Find whom a person named here in a line of a conversation that OMI merged or split into this one."""
+    for segment in segments:
+        line = before.elsewhere.get(segment.id)
+        if line is None or line.label_source != "manual" or line.person_id is None or segment.is_user:
+            continue
+        told = before.told.get(segment.id)
+        is_untold = segment.person_id is None and segment.id not in found.named
+        if is_untold or (told is not None and told.may_be(segment.person_id, now)):
+            found.by_hand[segment.id] = line.person_id
+        elif segment.person_id is not None and segment.person_id == before.heard.get(segment.id):
             found.corrected[segment.id] = line.person_id
 
 

@@ -105,8 +105,27 @@ class Reporter:
         name, omi = report.conversation.conversation_id, self._ledger.omi
         has = {segment.id: segment.person_id for segment in report.conversation.segments}
         told = omi.told_near(name, report.uid, report.span, has, now)
-        before = LinesBefore(lines, told, omi.named_near(report.uid, report.span), omi.heard_last(name))
+        elsewhere, heard = self._find_elsewhere(report, {one.id for one in lines})
+        heard |= omi.heard_last(name)
+        before = LinesBefore(lines, told, omi.named_near(report.uid, report.span), heard, elsewhere)
         return find_known(report.conversation.segments, before, now)
+
+    def _find_elsewhere(
+        self, report: Report, known: Collection[str]
+    ) -> tuple[dict[str, StoredSegment], dict[str, str]]:
+        """Return new lines of a report as another conversation of that time has them, and whom OMI had there by itself.
+
+        OMI merges conversations and takes them apart; lines keep their ids.
+        """
+        new = {one.id for one in report.conversation.segments} - set(known)
+        lines, heard, omi = dict[str, StoredSegment](), dict[str, str](), self._ledger.omi
+        if not new:
+            return lines, heard
+        for name in omi.others_near(report.conversation.conversation_id, report.uid, report.span):
+            stored = self._store.read(name)
+            lines |= {one.id: one for one in (stored.segments if stored else ()) if one.id in new}
+            heard |= {one: who for one, who in omi.heard_last(name).items() if one in new}
+        return lines, heard
 
     def _as_known_here(self, report: Report, heard: Mapping[str, str]) -> Report:
         """Return a report that names ours by their own ids where OMI names them by those that it was told for them."""
