@@ -30,10 +30,11 @@ class SentLines:
             by_text[text].append(name)
         self._by_text = {text: NearInTime(names, self._spans.__getitem__) for text, names in by_text.items()}
         self._all, self._known = NearInTime(self._spans, self._spans.__getitem__), known
-        self._said_before = defaultdict[str, list[_Row]](list)
-        for row in known.values():
-            if row["text"] and not row["removed"]:
-                self._said_before[row["text"]].append(row)
+        self._before = {name: (row["start_s"], row["end_s"]) for name, row in known.items() if not row["removed"]}
+        said = defaultdict[str, list[str]](list)
+        for name in self._before:
+            said[known[name]["text"]].append(name)
+        self._said_before = {text: NearInTime(names, self._before.__getitem__) for text, names in said.items()}
 
     def have_under_another_id(self, row: _Row) -> bool:
         """Whether what a segment said is said under another id: where it lay, or anywhere if it is long and said once.
@@ -68,11 +69,9 @@ class SentLines:
         text = self._texts.get(name)
         if name not in self._saying or not text or text == row["text"]:
             return False
-        return any(
-            is_same_span((one["start_s"], one["end_s"]), self._spans[name])
-            for one in self._said_before.get(text, ())
-            if one["segment_id"] != name
-        )
+        span = self._spans[name]
+        near = self._said_before.get(text, NOTHING).find(span)
+        return any(one != name and is_same_span(self._before[one], span) for one in near)
 
     def _lay_there(self, name: str) -> bool:
         row = self._known.get(name)

@@ -88,8 +88,13 @@ class KeptCorrection:
         search = LineSearch(lines, now)
         anchors = tuple(replace(voice, segments=search.find(voice.segments)) for voice in self.anchors)
         said = self.said.model_copy(update={"segment_ids": search.find(self.said.segment_ids)})
-        cut_off = LineSearch(self.lines, now).find_cut_off(self.said.segment_id or "")
-        return replace(self, said=said, anchors=anchors, cut_off=cut_off)
+        return replace(self, said=said, anchors=anchors, cut_off=self._find_cut_off(now))
+
+    def _find_cut_off(self, now: LinesNow) -> tuple[str, ...]:
+        name = self.said.segment_id or ""
+        if name not in self.lines or name not in now.lines or not self.lines[name].is_cut_to(now.lines[name]):
+            return ()
+        return LineSearch(self.lines, now).find_cut_off(name)
 
 
 def as_lines_are_now(corrections: Iterable[KeptCorrection], now: LinesNow) -> tuple[KeptCorrection, ...]:

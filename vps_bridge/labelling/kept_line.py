@@ -42,6 +42,10 @@ class KeptLine:
         is_as_long = abs(self.length_s - now.length_s) <= SAME_EXTENT_S
         return is_same_extent(self.span, now.span) or (is_as_long and self.text_sum == now.text_sum)
 
+    def is_cut_to(self, now: KeptLine) -> bool:
+        """Whether something is cut off it now."""
+        return now.length_s < self.length_s - SAME_EXTENT_S
+
     @property
     def length_s(self) -> float:
         """How long it is."""
@@ -99,6 +103,10 @@ class LineSearch:
         self._by_text: dict[int, list[str]] = {}
         for name, line in self._lines.items():
             self._by_text.setdefault(line.text_sum, []).append(name)
+        self._in_time: dict[int, NearInTime[str]] = {}
+
+    def _span(self, name: str) -> Span:
+        return self._lines[name].span
 
     def other_lines(self) -> set[str]:
         """Return the ids of the segments that are other lines now."""
@@ -127,11 +135,10 @@ class LineSearch:
         return tuple(dict.fromkeys(found))
 
     def find_cut_off(self, name: str) -> tuple[str, ...]:
-        """Return the ids of what was a part of a line, and is not what has its id now."""
-        line, now = self._lines.get(name), self._now.lines.get(name)
-        if line is None or now is None or not self._is_placed or now.length_s > line.length_s - SAME_EXTENT_S:
+        """Return the ids of what was a part of a line that is kept, and is not what has its id now."""
+        if not self._is_placed:
             return ()
-        found = self._now.find_parts([line.span])
+        found = self._now.find_parts([self._lines[name].span])
         is_labelled = {one for one in found if self._now.segments[one].is_human_labelled}
         return tuple(one for one in found if one != name and one not in is_labelled and not self._lines_like(one))
 
@@ -167,7 +174,9 @@ class LineSearch:
         now = self._now.lines[name]
         if not self._now.segments[name].text:
             return set()
-        return {one for one in self._by_text.get(now.text_sum, ()) if is_same_span(self._lines[one].span, now.span)}
+        if now.text_sum not in self._in_time:
+            self._in_time[now.text_sum] = NearInTime(self._by_text.get(now.text_sum, ()), self._span)
+        return {one for one in self._in_time[now.text_sum].find(now.span) if is_same_span(self._span(one), now.span)}
 
     def _find_other(self, line: KeptLine) -> list[str]:
         """Return the ids of what is a line rather than what lies around it, or in it, under its own id.
