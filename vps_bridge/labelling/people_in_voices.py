@@ -108,13 +108,21 @@ def name_persons(
                 if person_of.get(denied) == person:
                     del person_of[denied]
         elif (voice := named_voices[kept.write, kept.place]) is not None:
-            was = frozenset(() if anchor is None else anchor.members)
+            was = _who_it_was(anchor)
             for other in [other for other, earlier in named_as.items() if earlier == was and other != voice]:
                 del named_as[other]
                 person_of.pop(other, None)
                 person_of |= {other: by_labels[other]} if other in by_labels else {}
             person_of[voice], named_as[voice] = person, was
     return person_of
+
+
+def _who_it_was(anchor: Voice | None) -> frozenset[LocalSpeaker]:
+    """Return the members of an earlier voice, with those that a split had parted off them by then."""
+    if anchor is None:
+        return frozenset()
+    parts = (one for one in anchor.not_members if any(one.is_part_of(member) for member in anchor.members))
+    return frozenset((*anchor.members, *parts))
 
 
 def _name_by_labels(words: Sequence[HumanWord], voices: VoiceMap) -> dict[int, str]:

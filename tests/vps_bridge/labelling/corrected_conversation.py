@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -81,15 +82,11 @@ class CorrectedConversation:
 
     def transcribe_anew(self, segments: tuple[TranscriptSegment, ...]) -> None:
         """Take these lines, and no others any more."""
-        self._transcriptions += 1
         known = {one.id for one in segments}
-        gone = [one.id for one in self._stored.segments if one.id not in known]
-        self.store.upsert_segments(NAME, self._transcriptions, segments, removed=gone)
-        self.relabel()
+        self._take(segments, removed=tuple(one.id for one in self._stored.segments if one.id not in known))
 
     def send_back(self) -> None:
         """Let the backend send the lines as they show here, their people as names of its own."""
-        self._transcriptions += 1
         shown = [
             TranscriptSegment(
                 id=one["id"], start_s=one["start_s"], end_s=one["end_s"], text=one["text"],
@@ -97,7 +94,22 @@ class CorrectedConversation:
             )
             for one in self.segments
         ]  # fmt: skip
-        self.store.upsert_segments(NAME, self._transcriptions, shown)
+        self._take(tuple(shown))
+
+    def edit_a_line(self, draw: random.Random) -> None:
+        """Let the backend change one line, say nothing new of it, or take it away and send it again."""
+        line = draw.choice(self._stored.segments)
+        whole = {"start_s": line.start_s, "end_s": line.end_s, "text": line.text, "speaker": "SPEAKER_00"}
+        shorter = {"start_s": line.start_s + 0.1, "end_s": line.end_s - 0.1}
+        ways: list[dict[str, Any]] = [{"text": f"{line.text} mended"}, {"speaker": None}, shorter, {}, whole]
+        fields = draw.choice(ways)
+        if fields is whole:
+            self._take((), removed=(line.id,))
+        self._take((TranscriptSegment.model_validate({"id": line.id, **fields}),))
+
+    def _take(self, segments: tuple[TranscriptSegment, ...], removed: tuple[str, ...] = ()) -> None:
+        self._transcriptions += 1
+        self.store.upsert_segments(NAME, self._transcriptions, segments, removed=removed)
         self.relabel()
 
     def relabel(self) -> Relabelling:

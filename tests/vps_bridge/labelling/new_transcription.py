@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from schemas.conversation import TranscriptSegment
+from schemas.conversation import TranscriptSegment, Word
 
 WAYS = ("new ids", "one line less", "one line more", "joined", "halved", "trimmed")
 MORE_WAYS = (*WAYS, "later", "listeners", "listeners")
@@ -30,11 +30,20 @@ class Transcription:
     """By how much of the time that has passed its clock is fast."""
     first: tuple[Line, ...] = ()
     """The lines as they were transcribed first."""
+    has_words: bool = False
+    """Whether it tells the times of words."""
 
     @property
     def segments(self) -> tuple[TranscriptSegment, ...]:
         return tuple(
-            TranscriptSegment(id=name, start_s=start_s, end_s=end_s, text=text, speaker="SPEAKER_00")
+            TranscriptSegment(
+                id=name,
+                start_s=start_s,
+                end_s=end_s,
+                text=text,
+                speaker="SPEAKER_00",
+                words=_words(start_s, end_s, text) if self.has_words else None,
+            )
             for name, (_, start_s, end_s, text) in self.lines.items()
         )
 
@@ -78,7 +87,7 @@ def with_common_words(before: Transcription, draw: random.Random) -> Transcripti
 def transcribe_anew(before: Transcription, draw: random.Random, ways: Sequence[str] = WAYS) -> Transcription:
     way, lines = draw.choice(ways), list(before.lines.values())
     if way == "as at first":
-        return Transcription(_numbered(before.first), first=before.first)
+        return replace(before, lines=_numbered(before.first), clock_s=0.0, drift=0.0)
     if way == "later":
         later = {name: (who, a + LATER_S, b + LATER_S, text) for name, (who, a, b, text) in before.lines.items()}
         return replace(before, lines=later, clock_s=before.clock_s + LATER_S)
@@ -108,6 +117,15 @@ def _other_lines(way: str, lines: list[Line]) -> list[Line]:
     if way == "paragraphs":
         return _paragraphs(lines)
     return [half for line in lines for half in _halves(line)] if way == "halved" else lines
+
+
+def _words(start_s: float, end_s: float, text: str) -> tuple[Word, ...]:
+    said = text.split()
+    length_s = (end_s - start_s) / len(said)
+    return tuple(
+        Word(text=word, start_s=start_s + n * length_s, end_s=start_s + (n + 0.9) * length_s)
+        for n, word in enumerate(said)
+    )
 
 
 def _numbered(lines: Sequence[Line], letter: str = "s") -> dict[str, Line]:

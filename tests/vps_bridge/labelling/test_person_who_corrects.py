@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 
@@ -228,10 +229,13 @@ def correct_after_mistakes_and_new_transcriptions(seed: int, *, common: bool = F
 
 
 def correct_among_odd_lines(seed: int) -> None:
-    """Lines in each other, a clock that drifts, ids and whole transcriptions that come back, a backend that repeats."""
+    """Lines in each other, a clock that drifts, ids and whole transcriptions that come back, a backend that repeats.
+
+    In half of the histories words have times; in a third the backend mends single lines instead.
+    """
     drawn, draw = DrawnConversation(seed, overlaps=True), random.Random(seed + 19)
     first = draw.randint(1, len(drawn.jobs))
-    now = with_common_words(drawn.transcription, draw)
+    now = replace(with_common_words(drawn.transcription, draw), has_words=seed % 2 == 1)
     with open_conversation(now.segments) as found:
         found.hear(drawn.chunks, drawn.jobs[:first])
         writes = list[int]()
@@ -243,6 +247,8 @@ def correct_among_odd_lines(seed: int) -> None:
             elif chance < 0.45:
                 first = min(first + 1, len(drawn.jobs))
                 found.hear(drawn.chunks, drawn.jobs[:first])
+            elif chance < 0.55 and seed % 3 == 0:
+                found.edit_a_line(draw)
             elif chance < 0.55:
                 found.send_back()
             elif heard := placed(found, drawn.heard(drawn.jobs[:first], now)):

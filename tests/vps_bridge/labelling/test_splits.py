@@ -80,3 +80,16 @@ def test_a_split_of_all_lines_of_a_voice_keeps_it_from_no_other(at_once):
         (found.correct_at_once if at_once else found.correct_unseen)(split, merge)
         assert labels(found, "A") == labels(found, "B")
         assert len(labels(found, "A")) == 1
+
+
+def test_a_name_stays_with_the_lines_that_a_split_left_when_the_others_get_another():
+    with conversation() as found:
+        found.correct(kind="voice_is", speaker_id=0, person_id="anna")
+        lines = [line for line in said_by("A") if found.speakers[line] == "SPEAKER_00"]
+        left = lines[2:4]
+        found.correct(kind="other_voice", segment_ids=[line for line in lines if line not in left])
+        number = int(found.speakers[lines[0]][-2:])
+        assert {found.persons[line] for line in left} == {"anna"}
+        found.correct(kind="voice_is", speaker_id=number, person_id="ben")
+        assert {found.persons[line] for line in left} == {"anna"}
+        assert {found.persons[line] for line in lines if line not in left} == {"ben"}
