@@ -61,9 +61,8 @@ WRONG_AMONG_ODD_LINES = {
     "the same, where a name had joined the voices": 739,
 }
 """By what was wrong: the seed."""
-LEFT_AMONG_ODD_LINES = {1233}
-"""A split and a name that were void come back with the transcript of before, over a name that was given since: told as
-`spread`, docs/adr/0042-a-person-who-corrects.md."""
+LEFT_AMONG_ODD_LINES = {534, 1233}
+"""What these are: docs/adr/0042-a-person-who-corrects.md."""
 LEFT = {(3, 208), (3, 831)}
 """Long contradictory histories that are not put right yet: docs/adr/0042-a-person-who-corrects.md."""
 LEFT_WITH_COMMON_WORDS = {112}
