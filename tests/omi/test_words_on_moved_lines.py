@@ -79,6 +79,21 @@ def test_a_label_by_hand_goes_along_into_a_merged_conversation(is_told: bool) ->
         assert both.omi.lines[line].person is None
 
 
+def test_a_label_by_hand_that_omi_wrote_over_before_it_merged_the_conversation_is_told_again() -> None:
+    with one_talk() as both:
+        line = first_line(both)
+        read = both.omi.begin_processing()
+        both.talk.correct(kind="segment_is", segment_id=line, person_id="o-A")
+        assert both.talk.send()
+        both.omi.end_processing(read)
+        both.report_again()
+        move(both, line, "merged")
+        both.omi.say(next(one for one in both.omi.lines if one != line), "o-B")
+        both.report_again()
+        assert both.talk.send()
+        assert (both.talk.persons[line], both.omi.lines[line].person) == ("o-A", "o-A")
+
+
 def test_what_was_corrected_here_stays_where_omi_reports_its_older_label_in_a_merged_conversation() -> None:
     with one_talk() as both:
         line = first_line(both)

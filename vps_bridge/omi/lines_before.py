@@ -33,16 +33,27 @@ class KnownLines:
     told: dict[str, ToldSegment]
     named: set[str] = field(default_factory=set)
     """Those for which OMI had somebody by itself, or from us until people there took that away."""
+    taken_away: set[str] = field(default_factory=set)
+    """Those for which people there took away whom it had from us, as another conversation told it."""
     by_hand: dict[str, str] = field(default_factory=dict)
     """Whom a person named here in the line that it was, where OMI has that from us, or has nobody yet."""
     corrected: dict[str, str] = field(default_factory=dict)
     """Where OMI has whom it had by itself before: whom a person named here instead."""
 
+    def find_taken_away(self, ours: Collection[str]) -> set[str]:
+        """Return the segments for which people there took away whom it had from us; it has `ours` still.
+
+        Where only another conversation told it of somebody, it may never have had that.
+        """
+        not_ours = self.told.keys() - set(ours)
+        return {one for one in not_ours if self.told[one].ours != ELSEWHERE or one in self.taken_away}
+
 
 def find_known(segments: Sequence[TranscriptSegment], before: LinesBefore, now: float) -> KnownLines:
     """Return what is known of the lines of a report that comes `now` (Unix time)."""
     found = KnownLines(dict(before.told), {one.id for one in segments if one.id in before.named})
-    found.named.update(one.id for one in segments if _is_taken_away(one, before.told.get(one.id), now))
+    found.taken_away.update(one.id for one in segments if _is_taken_away(one, before.told.get(one.id), now))
+    found.named.update(found.taken_away)
     _follow_told(segments, before, found, now)
     _follow_others(segments, before, found, now)
     _follow_merged(segments, before, found, now)
