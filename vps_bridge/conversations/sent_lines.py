@@ -29,11 +29,14 @@ class SentLines:
         for name, text in self._texts.items():
             by_text[text].append(name)
         self._by_text = {text: NearInTime(names, self._spans.__getitem__) for text, names in by_text.items()}
-        self._all, self._known = NearInTime(self._spans, self._spans.__getitem__), known
-        self._before = {name: (row["start_s"], row["end_s"]) for name, row in known.items() if not row["removed"]}
+        self._all, there = NearInTime(self._spans, self._spans.__getitem__), dict[str, _Row]()
         said = defaultdict[str, list[str]](list)
-        for name in self._before:
-            said[known[name]["text"]].append(name)
+        for name, row in known.items():
+            if not row["removed"]:
+                there[name] = row
+                said[row["text"]].append(name)
+        self._moved_s = self._find_move(there, said)
+        self._before = {name: self._place(row) for name, row in there.items()}
         self._said_before = {text: NearInTime(names, self._before.__getitem__) for text, names in said.items()}
 
     def have_under_another_id(self, row: _Row) -> bool:
@@ -41,9 +44,10 @@ class SentLines:
 
         What has no text is the same where it begins and ends as before. So is what says something else, where its own
         id is a line around it or in it now: a listener has lines while somebody speaks. Where its id is just what
-        another one was, it is not its own line, whether that is there or not.
+        another one was, or where it says something else and lies elsewhere than all lines that have moved by as much,
+        it is not its own line, whether that is there or not.
         """
-        before, name, text = (row["start_s"], row["end_s"]), row["segment_id"], row["text"]
+        before, name, text = self._place(row), row["segment_id"], row["text"]
         is_same = is_same_place if text else is_same_extent
         if self._texts.get(name) == text and is_same(before, self._spans[name]):
             return False
@@ -52,11 +56,35 @@ class SentLines:
         if any(is_same(before, self._spans[one]) for one in near):
             return True
         is_found = len(alike.items) == 1 and alike.items[0] != name and before[1] - before[0] >= SHORT_S
-        return (bool(text) and is_found) or self._is_inside_out(row) or self._is_what_another_was(row)
+        is_it = (bool(text) and is_found) or self._is_inside_out(row) or self._is_what_another_was(row)
+        return is_it or self._is_left_behind(row)
+
+    def _place(self, row: _Row) -> tuple[float, float]:
+        """Return where a line lies now."""
+        return row["start_s"] + self._moved_s, row["end_s"] + self._moved_s
+
+    def _find_move(self, there: Mapping[str, _Row], said: Mapping[str, list[str]]) -> float:
+        """Return by how much all lines have moved that say something once and of any length; 0 where they have not."""
+        once = {text: names[0] for text, names in said.items() if text and len(names) == 1}
+        pairs = [(there[once[text]], found.items) for text, found in self._by_text.items() if text in once]
+        moved_s = [
+            self._spans[names[0]][0] - row["start_s"]
+            for row, names in pairs
+            if len(names) == 1 and row["end_s"] - row["start_s"] >= SHORT_S
+        ]
+        have_all_moved = len(moved_s) > 1 and max(moved_s) - min(moved_s) <= SAME_EXTENT_S < abs(moved_s[0])
+        return moved_s[0] if have_all_moved else 0.0
+
+    def _is_left_behind(self, row: _Row) -> bool:
+        """Whether an id says something else, and does not lie where its line does, as all lines have moved."""
+        name = row["segment_id"]
+        if not self._moved_s or name not in self._saying or self._texts[name] == row["text"]:
+            return False
+        return not is_same_place(self._place(row), self._spans[name])
 
     def _is_inside_out(self, row: _Row) -> bool:
         """Whether an id says and lies otherwise than before, and another one, which did not lie there, just so."""
-        before, name = (row["start_s"], row["end_s"]), row["segment_id"]
+        before, name = self._place(row), row["segment_id"]
         if name not in self._saying or self._texts[name] == row["text"] or is_same_extent(before, self._spans[name]):
             return False
         return any(
@@ -74,7 +102,4 @@ class SentLines:
         return any(one != name and is_same_span(self._before[one], span) for one in near)
 
     def _lay_there(self, name: str) -> bool:
-        row = self._known.get(name)
-        if row is None or row["removed"]:
-            return False
-        return is_same_extent((row["start_s"], row["end_s"]), self._spans[name])
+        return name in self._before and is_same_extent(self._before[name], self._spans[name])

@@ -129,6 +129,26 @@ def test_a_label_by_hand_says_that_its_line_was_cut_and_the_other_part_has_anoth
         assert ("alone", "cut") not in [outcome[1:] for outcome in found.outcomes]
 
 
+def test_a_label_by_hand_is_void_where_all_lines_moved_and_its_id_is_its_neighbours() -> None:
+    lines = [(10.0, 12.0), (12.2, 13.7), (15.0, 20.0), (21.0, 26.0), (27.0, 32.0)]
+    texts = ["here it is", "Yeah.", "one two three", "four five six", "seven eight nine"]
+    with talk([("A", start_s, end_s) for start_s, end_s in lines], lines) as found:
+
+        def send(names: list[str], said: list[str], moved_s: float) -> None:
+            found.transcribe_anew(
+                tuple(
+                    TranscriptSegment(id=name, start_s=a + moved_s, end_s=b + moved_s, text=text, speaker="SPEAKER_00")
+                    for name, text, (a, b) in zip(names, said, lines, strict=True)
+                )
+            )
+
+        send(["s0", "s1", "s2", "s3", "s4"], texts, 0.0)
+        write = found.correct(kind="segment_is", segment_id="s0", person_id="ben")
+        send(["new", "s0", "s2", "s3", "s4"], ["there it was", *texts[1:]], -1.3)
+        assert found.outcomes == [(write, "void", "overridden")]
+        assert "ben" not in found.persons.values()
+
+
 def sent(name: str, place: int, *, text: str | None = None, later_s: float = 0.0) -> TranscriptSegment:
     """Return one of the lines under an id, as a backend sends it anew."""
     start_s, end_s = LINES[place]
