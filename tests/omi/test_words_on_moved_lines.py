@@ -68,15 +68,8 @@ def test_a_label_by_hand_goes_along_into_a_merged_conversation(is_told: bool) ->
         assert not is_told or both.talk.send()
         move(both, line, "merged")
         name_a_voice(both, "o-B")
-        for _ in range(2):
-            both.clock.now_s += LATER_S
-            both.report_again()
-            assert both.talk.send()
-            assert (both.talk.persons[line], both.omi.lines[line].person) == ("p-A", "o-A")
-        both.omi.say(line, None)
-        both.report_again()
-        assert both.talk.send()
-        assert both.omi.lines[line].person is None
+        check_it_stays(both, line, every_s=LATER_S)
+        check_it_can_be_taken_away(both, line)
 
 
 def test_a_label_by_hand_that_omi_wrote_over_before_it_merged_the_conversation_is_told_again() -> None:
@@ -115,15 +108,9 @@ def test_a_label_by_hand_that_omi_was_not_told_yet_goes_along_too(way: str) -> N
         both.talk.correct(kind="voice_is", speaker_id=0, person_id="o-B")
         both.talk.correct(kind="segment_is", segment_id=line, person_id="p-A")
         line = move(both, line, way)
-        for _ in range(2):
-            both.report_again()
-            assert both.talk.send()
-            assert (both.talk.persons[line], both.omi.lines[line].person) == ("p-A", "o-A")
+        check_it_stays(both, line)
         both.clock.now_s += LATER_S
-        both.omi.say(line, None)
-        both.report_again()
-        assert both.talk.send()
-        assert both.omi.lines[line].person is None
+        check_it_can_be_taken_away(both, line)
 
 
 def test_a_line_that_comes_to_lie_in_one_that_stays_gets_nothing_of_it() -> None:
@@ -136,6 +123,23 @@ def test_a_line_that_comes_to_lie_in_one_that_stays_gets_nothing_of_it() -> None
         both.report_again()
         name_a_voice(both, "o-B")
         assert (both.omi.lines[line].person, both.omi.lines["listener"].person) == (None, "o-B")
+
+
+def check_it_stays(both: BothSides, line: str, every_s: float = 0.0) -> None:
+    """See that a line is Anna's here and in OMI, also when it is reported again."""
+    for _ in range(2):
+        both.clock.now_s += every_s
+        both.report_again()
+        assert both.talk.send()
+        assert (both.talk.persons[line], both.omi.lines[line].person) == ("p-A", "o-A")
+
+
+def check_it_can_be_taken_away(both: BothSides, line: str) -> None:
+    """See that nobody is told for a line again once a person took that away in OMI."""
+    both.omi.say(line, None)
+    both.report_again()
+    assert both.talk.send()
+    assert both.omi.lines[line].person is None
 
 
 def first_line(both: BothSides) -> str:

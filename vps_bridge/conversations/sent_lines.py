@@ -8,7 +8,14 @@ from typing import Any, Protocol
 
 from schemas.conversation import TranscriptSegment
 from vps_bridge.conversations.near_in_time import NOTHING, NearInTime
-from vps_bridge.conversations.store import SAME_EXTENT_S, SHORT_S, is_same_extent, is_same_place, is_same_span
+from vps_bridge.conversations.store import (
+    SAME_EXTENT_S,
+    SHORT_S,
+    find_move,
+    is_same_extent,
+    is_same_place,
+    is_same_span,
+)
 
 
 class _Row(Protocol):
@@ -56,8 +63,9 @@ class SentLines:
         if any(is_same(before, self._spans[one]) for one in near):
             return True
         is_found = len(alike.items) == 1 and alike.items[0] != name and before[1] - before[0] >= SHORT_S
-        is_it = (bool(text) and is_found) or self._is_inside_out(row) or self._is_what_another_was(row)
-        return is_it or self._is_left_behind(row)
+        if (text and is_found) or name not in self._saying or self._texts[name] == text:
+            return bool(text) and is_found
+        return self._is_inside_out(row) or self._is_what_another_was(row) or self._is_left_behind(row)
 
     def _place(self, row: _Row) -> tuple[float, float]:
         """Return where a line lies now."""
@@ -72,33 +80,26 @@ class SentLines:
             for row, names in pairs
             if len(names) == 1 and row["end_s"] - row["start_s"] >= SHORT_S
         ]
-        have_all_moved = len(moved_s) > 1 and max(moved_s) - min(moved_s) <= SAME_EXTENT_S < abs(moved_s[0])
-        return moved_s[0] if have_all_moved else 0.0
+        return find_move(moved_s)
 
     def _is_left_behind(self, row: _Row) -> bool:
-        """Whether an id says something else, and does not lie where its line does, as all lines have moved."""
-        name = row["segment_id"]
-        if not self._moved_s or name not in self._saying or self._texts[name] == row["text"]:
-            return False
-        return not is_same_place(self._place(row), self._spans[name])
+        """Whether what an id says now does not lie where its line does, as all lines have moved."""
+        return bool(self._moved_s) and not is_same_place(self._place(row), self._spans[row["segment_id"]])
 
     def _is_inside_out(self, row: _Row) -> bool:
-        """Whether an id says and lies otherwise than before, and another one, which did not lie there, just so."""
-        before, name = self._place(row), row["segment_id"]
-        if name not in self._saying or self._texts[name] == row["text"] or is_same_extent(before, self._spans[name]):
+        """Whether an id lies otherwise than before, and another one, which did not lie there, just so."""
+        before = self._place(row)
+        if is_same_extent(before, self._spans[row["segment_id"]]):
             return False
         return any(
             is_same_span(before, self._spans[one]) and not self._lay_there(one) for one in self._all.find(before)
         )
 
     def _is_what_another_was(self, row: _Row) -> bool:
-        """Whether an id says something else than before, and says and lies just as another one did."""
+        """Whether an id says and lies just as another one did."""
         name = row["segment_id"]
-        text = self._texts.get(name)
-        if name not in self._saying or not text or text == row["text"]:
-            return False
-        span = self._spans[name]
-        near = self._said_before.get(text, NOTHING).find(span)
+        text, span = self._texts[name], self._spans[name]
+        near = self._said_before.get(text, NOTHING).find(span) if text else ()
         return any(one != name and is_same_span(self._before[one], span) for one in near)
 
     def _lay_there(self, name: str) -> bool:

@@ -49,6 +49,12 @@ def is_same_span(before: tuple[float, float], now: tuple[float, float]) -> bool:
     return is_same_extent(before, now) and is_same_place(before, now)
 
 
+def find_move(moved_s: Sequence[float]) -> float:
+    """Return by how much all lines of a transcript have moved, of which each moved so far; 0 where they have not."""
+    have_moved = len(moved_s) > 1 and max(moved_s) - min(moved_s) <= SAME_EXTENT_S < abs(moved_s[0])
+    return moved_s[0] if have_moved else 0.0
+
+
 def sum_text(text: str) -> int:
     """Return a checksum of what a line says: the text itself is kept in one place only."""
     return zlib.crc32(text.encode("utf-8", "surrogatepass"))
@@ -77,6 +83,11 @@ class StoredSegment:
     """The person whom a voiceprint names here, as this pipeline wrote it. No person's word."""
     is_undone: bool = field(default=False, compare=False)
     """A person took a write back here: that the label is right is a person's word. No part of the segment itself."""
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """When it begins and ends."""
+        return self.start_s, self.end_s
 
     @property
     def is_human_labelled(self) -> bool:

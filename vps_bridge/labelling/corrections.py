@@ -155,16 +155,10 @@ def anchors_to_json(
     about = {name for voice in anchors for name in voice.segments}
     about |= {name for correction in said for name in (*correction.segment_ids, correction.segment_id) if name}
     of_them = [segment for segment in segments if segment.id in about]
-    texts, near = {segment.text for segment in of_them}, NearInTime(segments, _span)
-    about |= {
-        one.id for segment in of_them for one in near.find(_span(segment)) if is_same_place(_span(segment), _span(one))
-    }
+    texts, near = {segment.text for segment in of_them}, NearInTime(segments, lambda one: one.span)
+    about |= {one.id for line in of_them for one in near.find(line.span) if is_same_place(line.span, one.span)}
     lines = {one.id: KeptLine.of(one) for one in segments if one.id in about or (one.text and one.text in texts)}
     return json.dumps({**json.loads(VoiceBook(anchors).to_json()), "lines": lines_to_json(lines)})
-
-
-def _span(segment: StoredSegment) -> tuple[float, float]:
-    return segment.start_s, segment.end_s
 
 
 def kept_lines(anchors: str) -> dict[str, KeptLine]:

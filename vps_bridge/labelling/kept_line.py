@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from vps_bridge.conversations.store import (
     SAME_EXTENT_S,
     SHORT_S,
     StoredSegment,
+    find_move,
     is_same_extent,
     is_same_place,
     is_same_span,
@@ -31,7 +31,7 @@ class KeptLine:
     @classmethod
     def of(cls, segment: StoredSegment) -> KeptLine:
         """Return a segment's line."""
-        return cls((segment.start_s, segment.end_s), sum_text(segment.text))
+        return cls(segment.span, sum_text(segment.text))
 
     def moved(self, by_s: float) -> KeptLine:
         """Return it as it lies in a transcript that begins elsewhere."""
@@ -97,12 +97,11 @@ class LineSearch:
     def __init__(self, kept: Mapping[str, KeptLine], now: LinesNow) -> None:
         """Look for these lines, by id."""
         self._now = now
-        times = Counter(line.text_sum for line in kept.values())
-        self._once = {line.text_sum for line in kept.values() if times[line.text_sum] == 1}
-        self._lines, self._is_placed = self._place(kept)
         self._by_text: dict[int, list[str]] = {}
-        for name, line in self._lines.items():
+        for name, line in kept.items():
             self._by_text.setdefault(line.text_sum, []).append(name)
+        self._once = {text_sum for text_sum, names in self._by_text.items() if len(names) == 1}
+        self._lines, self._is_placed = self._place(kept)
         self._in_time: dict[int, NearInTime[str]] = {}
 
     def _span(self, name: str) -> Span:
@@ -152,9 +151,8 @@ class LineSearch:
         found = [(line, self._now.lines[same[0]]) for line, same in alike if len(same) == 1]
         telling = [pair for pair in found if not pair[0].is_short] or found
         moved_s = [now.span[0] - line.span[0] for line, now in telling]
-        have_all_moved = len(moved_s) > 1 and max(moved_s) - min(moved_s) <= SAME_EXTENT_S < abs(moved_s[0])
-        if have_all_moved:
-            return {name: line.moved(moved_s[0]) for name, line in kept.items()}, True
+        if by_s := find_move(moved_s):
+            return {name: line.moved(by_s) for name, line in kept.items()}, True
         return kept, bool(moved_s) and all(is_same_place(line.span, now.span) for line, now in telling)
 
     def _is_still(self, name: str, line: KeptLine) -> bool:

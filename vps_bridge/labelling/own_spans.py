@@ -21,7 +21,7 @@ class OwnSpans:
 
     @cached_property
     def _of(self) -> list[tuple[StoredSegment, tuple[Span, ...]]]:
-        in_time = NearInTime(self.segments, lambda one: (one.start_s, one.end_s))
+        in_time = NearInTime(self.segments, lambda one: one.span)
         return [(segment, tuple(_without_lines_inside(segment, in_time))) for segment in self.segments]
 
     def of(self, ids: Iterable[str]) -> dict[str, tuple[Span, ...]]:
@@ -37,8 +37,8 @@ class OwnSpans:
 
 
 def _without_lines_inside(segment: StoredSegment, in_time: NearInTime[StoredSegment]) -> list[Span]:
-    span = segment.start_s, segment.end_s
-    inside = [(one.start_s, one.end_s) for one in in_time.find(span)]
+    span = segment.span
+    inside = [one.span for one in in_time.find(span)]
     inside = [one for one in inside if span[0] <= one[0] < one[1] <= span[1] and one != span]
     return cut_span(span, sorted(inside))[1] if inside else [span]
 

@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Text, bindparam, case, cast, delete, exists, func, select, update
+from sqlalchemy import ColumnElement, Connection, Text, bindparam, case, cast, delete, exists, func, select, update
 
 from vps_bridge.ledger.both_dialects import insert
 from vps_bridge.ledger.database import LedgerDatabase
@@ -161,10 +161,7 @@ class OmiBook:
 
         `has`: whom it has for them now; where several conversations told it of one, that one counts which told it this.
         """
-        row = OmiConversationRow
-        query = select(row.conversation_id, row.assigned).where(
-            row.uid == uid, row.started_at <= span[1] + NEAR_S, row.ended_at >= span[0] - NEAR_S
-        )
+        query = select(OmiConversationRow.conversation_id, OmiConversationRow.assigned).where(*_is_near(uid, span))
         elsewhere = defaultdict[str, list[ToldSegment]](list)
         with self._database.reading() as connection:
             for name, assigned in connection.execute(query):
@@ -177,19 +174,13 @@ class OmiBook:
 
     def named_near(self, uid: str, span: tuple[float, float]) -> frozenset[str]:
         """Return the segments for which OMI had somebody by itself, of a user's conversations at that time."""
-        row = OmiConversationRow
-        query = select(row.sent_labels).where(
-            row.uid == uid, row.started_at <= span[1] + NEAR_S, row.ended_at >= span[0] - NEAR_S
-        )
+        query = select(OmiConversationRow.sent_labels).where(*_is_near(uid, span))
         with self._database.reading() as connection:
             return frozenset(one for labels in connection.scalars(query) for ids in labels.values() for one in ids)
 
     def others_near(self, conversation_id: str, uid: str, span: tuple[float, float]) -> list[str]:
         """Return a user's other conversations at that time."""
-        row = OmiConversationRow
-        query = select(row.conversation_id).where(
-            row.uid == uid, row.started_at <= span[1] + NEAR_S, row.ended_at >= span[0] - NEAR_S
-        )
+        query = select(OmiConversationRow.conversation_id).where(*_is_near(uid, span))
         with self._database.reading() as connection:
             return sorted(name for name in connection.scalars(query) if name != conversation_id)
 
@@ -297,6 +288,12 @@ class OmiBook:
         this = OmiConversationRow.conversation_id == conversation_id
         with self._database.writing() as connection:
             connection.execute(delete(OmiConversationRow).where(this))
+
+
+def _is_near(uid: str, span: tuple[float, float]) -> tuple[ColumnElement[bool], ...]:
+    """Return what makes a conversation one of a user's at that time (Unix time)."""
+    row = OmiConversationRow
+    return row.uid == uid, row.started_at <= span[1] + NEAR_S, row.ended_at >= span[0] - NEAR_S
 
 
 def look_again(connection: Connection, conversation_id: str) -> None:

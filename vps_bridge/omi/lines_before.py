@@ -63,7 +63,7 @@ def find_known(segments: Sequence[TranscriptSegment], before: LinesBefore, now: 
 def _follow_told(segments: Sequence[TranscriptSegment], before: LinesBefore, found: KnownLines, now: float) -> None:
     """Find whom OMI has from us in lines that had other ids when it was told."""
     told_before = [one for one in before.lines if one.id in before.told]
-    lines = NearInTime(told_before, _span_of_line)
+    lines = NearInTime(told_before, lambda one: one.span)
     for segment in segments:
         if segment.person_id is not None and segment.id not in before.told:
             near = lines.find(_span_of(segment))
@@ -83,10 +83,8 @@ def _follow_others(segments: Sequence[TranscriptSegment], before: LinesBefore, f
     """Find what was said there, and here, of lines that have another id now, or were cut."""
     spans = {one.id: _span_of(one) for one in segments}
     ids = {one.id for one in before.lines}
-    changed = [
-        one for one in before.lines if one.id not in spans or not is_same_extent(_span_of_line(one), spans[one.id])
-    ]
-    lines = NearInTime(changed, _span_of_line)
+    changed = [one for one in before.lines if one.id not in spans or not is_same_extent(one.span, spans[one.id])]
+    lines = NearInTime(changed, lambda one: one.span)
     for segment in segments:
         line = None if segment.id in ids else _most_of(segment, lines.find(spans[segment.id]))
         if line is None or segment.id in found.told:
@@ -94,26 +92,34 @@ def _follow_others(segments: Sequence[TranscriptSegment], before: LinesBefore, f
         told = before.told.get(line.id)
         if line.id in before.named or _is_taken_away(segment, told and told._replace(ours=ELSEWHERE), now):
             found.named.add(segment.id)
-        if line.label_source != "manual" or line.person_id is None or segment.is_user:
-            continue
-        if segment.person_id is None and segment.id not in found.named and _says_part_of(segment, line):
-            found.by_hand[segment.id] = line.person_id
-        elif segment.person_id is not None and segment.person_id == before.heard.get(line.id):
-            found.corrected[segment.id] = line.person_id
+        goes_along = _is_open(segment, found) and _says_part_of(segment, line)
+        _follow_word(segment, line, before, found, goes_along=goes_along)
 
 
 def _follow_merged(segments: Sequence[TranscriptSegment], before: LinesBefore, found: KnownLines, now: float) -> None:
     """Find whom a person named here in a line of a conversation that OMI merged or split into this one."""
     for segment in segments:
-        line = before.elsewhere.get(segment.id)
-        if line is None or line.label_source != "manual" or line.person_id is None or segment.is_user:
-            continue
-        told = before.told.get(segment.id)
-        is_untold = segment.person_id is None and segment.id not in found.named
-        if is_untold or (told is not None and told.may_be(segment.person_id, now)):
-            found.by_hand[segment.id] = line.person_id
-        elif segment.person_id is not None and segment.person_id == before.heard.get(segment.id):
-            found.corrected[segment.id] = line.person_id
+        line, told = before.elsewhere.get(segment.id), before.told.get(segment.id)
+        if line is not None:
+            is_ours = told is not None and told.may_be(segment.person_id, now)
+            _follow_word(segment, line, before, found, goes_along=_is_open(segment, found) or is_ours)
+
+
+def _is_open(segment: TranscriptSegment, found: KnownLines) -> bool:
+    """Whether OMI has nobody for a segment, and never had."""
+    return segment.person_id is None and segment.id not in found.named
+
+
+def _follow_word(
+    segment: TranscriptSegment, line: StoredSegment, before: LinesBefore, found: KnownLines, *, goes_along: bool
+) -> None:
+    """Note whom a person named here in the line that a segment was: where it goes along, or over OMI's older word."""
+    if line.label_source != "manual" or line.person_id is None or segment.is_user:
+        return
+    if goes_along:
+        found.by_hand[segment.id] = line.person_id
+    elif segment.person_id is not None and segment.person_id == before.heard.get(line.id):
+        found.corrected[segment.id] = line.person_id
 
 
 def _is_taken_away(segment: TranscriptSegment, told: ToldSegment | None, now: float) -> bool:
@@ -132,17 +138,13 @@ def _span_of(segment: TranscriptSegment) -> tuple[float, float]:
     return segment.start_s, segment.end_s
 
 
-def _span_of_line(line: StoredSegment) -> tuple[float, float]:
-    return line.start_s, line.end_s
-
-
 def _most_of(segment: TranscriptSegment, lines: Sequence[StoredSegment]) -> StoredSegment | None:
     """Return the line that most of a segment lies in, where more than half of it lies in these lines together.
 
     One without length lies in a line that goes on there.
     """
     span = _span_of(segment)
-    shared = [shared_s(_span_of_line(one), span) for one in lines]
+    shared = [shared_s(one.span, span) for one in lines]
     length_s = segment.end_s - segment.start_s
     is_most = sum(shared) > length_s / 2 if length_s > 0 else max(shared, default=-1.0) >= 0
     return lines[shared.index(max(shared))] if is_most else None
