@@ -132,8 +132,9 @@ class HttpConversations(ReversibleStore):
                 return Applied(known_version), None
             if now.etag is None:
                 raise WriteNotFound(conversation_id, version)
-            target = find_target(now.document.writes, conversation_id, version, kind)
-            made = decide_reversal(now.document.read(), now.document.origins, target, reversal.other_lines)
+            history, origins = now.document.writes, now.document.origins
+            target = find_target(history, conversation_id, version, kind)
+            made = decide_reversal(now.document.read(), origins, history, target, reversal.other_lines)
             return _add_write(now.document, kind, write_key, made, by=reversal.by, undoes=target.version)
 
         return self._write(conversation_id, decide)

@@ -116,13 +116,28 @@ def _label_columns(
     """
     if row is not None and not row["removed"] and is_another_line(columns, row, is_other=is_other):
         return given_label(columns.get("original_speaker", row["original_speaker"])) | {"undone": False}
+    said = {"corrected": False, "corrected_person": None} if _names_another_person(columns, row) else {}
     if "original_speaker" not in columns:
-        return {}
+        return said
     source = columns.get("label_source", None if row is None else row["label_source"])
     is_label_ours = row is not None and (row["written_version"] is not None or row["undone"] or row["corrected"])
     if is_label_ours and (source != "manual" or segment.speaker is None):
-        return {}
+        return said
     return given_label(segment.speaker)
+
+
+def _names_another_person(columns: Mapping[str, Any], row: Row | None) -> bool:
+    """Whether a person says in the backend who speaks, and it is not whom a correction named before.
+
+    Nothing is said where the backend sends what it had already.
+    """
+    if row is None or row["removed"] or row["corrected_person"] is None:
+        return False
+    names = ("label_source", "is_user", "person_id")
+    now = source, is_user, person_id = tuple(columns.get(name, row[name]) for name in names)
+    if source != "manual" or now == tuple(row[name] for name in names):
+        return False
+    return is_user or person_id not in (None, row["corrected_person"])
 
 
 def _has_old_words(fields: Mapping[str, Any], row: Row) -> bool:

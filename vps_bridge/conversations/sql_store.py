@@ -159,10 +159,10 @@ class SqlConversations(ReversibleStore):
                 return Applied(known_version)
             if conversation is None:
                 raise WriteNotFound(conversation_id, version)
-            target = find_target(read_history(connection, conversation_id), conversation_id, version, kind)
-            made = decide_reversal(
-                conversation, read_origins(connection, conversation_id), target, reversal.other_lines
-            )
+            history = read_history(connection, conversation_id)
+            target = find_target(history, conversation_id, version, kind)
+            origins = read_origins(connection, conversation_id)
+            made = decide_reversal(conversation, origins, history, target, reversal.other_lines)
             return _write(connection, conversation, kind, write_key, made, by=reversal.by, undoes=target.version)
 
     def history(self, conversation_id: str) -> tuple[Write, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from vps_bridge.conversations.label_changes import corrected, is_taken_back, taken_back, written
-from vps_bridge.conversations.reversal import find_to_redo, find_to_undo
+from vps_bridge.conversations.reversal import find_root, find_to_redo, find_to_undo
 from vps_bridge.conversations.store import (
     AlreadyWritten,
     Change,
@@ -59,10 +59,15 @@ def find_target(history: Sequence[Write], conversation_id: str, version: int, ki
 
 
 def decide_reversal(
-    stored: StoredConversation, origins: Origins, target: Write, other_lines: Collection[str] = ()
+    stored: StoredConversation,
+    origins: Origins,
+    history: Sequence[Write],
+    target: Write,
+    other_lines: Collection[str] = (),
 ) -> tuple[Change, ...]:
     """Return what taking a write back changes: nothing of segments that are other lines now."""
     known, is_protected = _by_id(stored), target.kind == "apply"
+    other_lines = {*other_lines, *_labelled_anew(origins, history, target)}
     return tuple(
         taken_back(change, segment, origins[segment.id], is_protected=is_protected)
         for change in target.changes
@@ -70,6 +75,30 @@ def decide_reversal(
         and segment.id not in other_lines
         and is_taken_back(segment, origins[segment.id], change)
     )
+
+
+def _labelled_anew(origins: Origins, history: Sequence[Write], target: Write) -> set[str]:
+    """Return the segments whose label was the backend's again since this pipeline wrote: they may be other lines now.
+
+    Of what a person said it is kept which lines it was about, and looked for there.
+    """
+    root = find_root(history, target.version)
+    if root is None or root.kind != "apply":
+        return set()
+    latest = {change.segment_id: change.origin_after for change in target.changes}
+    later = [change for write in history if write.version > target.version for change in write.changes]
+    steps = [(one.segment_id, one.origin_before, one.origin_after) for one in later]
+    steps += [(name, origin, origin) for name, origin in origins.items()]
+    found = set[str]()
+    for name, before, after in steps:
+        if name in latest and _is_ours(latest[name]) and not (_is_ours(before) or before.is_corrected):
+            found.add(name)
+        latest[name] = after
+    return found
+
+
+def _is_ours(origin: LabelOrigin) -> bool:
+    return origin.written_version is not None or origin.is_undone
 
 
 def _by_id(stored: StoredConversation) -> dict[str, StoredSegment]:

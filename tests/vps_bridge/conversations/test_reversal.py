@@ -118,3 +118,31 @@ def test_a_correction_is_written_once_and_holds_against_the_machine(store):
     assert speakers_of(store) == {"a": "SPEAKER_02"}, "speech-to-text's label changes nothing"
     store.upsert_segments("c1", 3, [make_segment("a", speaker="SPEAKER_01", label_source="manual")])
     assert speakers_of(store) == {"a": "SPEAKER_01"}, "a person's later label does"
+
+
+@pytest.mark.parametrize("said", [{"person_id": "ben"}, {"is_user": True}], ids=["person", "owner"])
+@pytest.mark.parametrize("speaker", [{}, {"speaker": None}], ids=["no speaker named", "no speaker"])
+def test_a_person_whom_the_backend_names_later_counts_more_than_the_one_named_here(store, said, speaker):
+    store.upsert_segments("c1", 1, [make_segment("a", speaker="SPEAKER_00")])
+    name = (Correction(kind=CorrectionKind.SEGMENT_IS, segment_id="a", person_id="anna"),)
+    store.correct("c1", "event-1", [HumanLabel("a", None, "anna")], corrections=name, by="ben")
+    store.upsert_segments("c1", 2, [TranscriptSegment(id="a", person_id="zoe", label_source="auto")])
+    assert read(store).segments[0].person_id == "anna", "a name of the backend's own changes nothing"
+    later = TranscriptSegment(id="a", label_source="manual", **{"person_id": None} | said | speaker)
+    store.upsert_segments("c1", 3, [later])
+    (segment,) = read(store).segments
+    wanted = ("SPEAKER_00", said.get("person_id"), "is_user" in said, "manual")
+    assert (segment.speaker, segment.person_id, segment.is_user, segment.label_source) == wanted
+    store.undo("c1", 1)
+    assert read(store).segments[0] == segment, "what was said later stays"
+
+
+def test_a_person_named_here_stays_where_the_backend_says_again_whom_it_had_before(store):
+    before = make_segment("a", speaker="SPEAKER_00", person_id="ben", label_source="manual")
+    store.upsert_segments("c1", 1, [before])
+    name = (Correction(kind=CorrectionKind.SEGMENT_IS, segment_id="a", person_id="anna"),)
+    store.correct("c1", "event-1", [HumanLabel("a", None, "anna")], corrections=name, by="ben")
+    for revision, person in enumerate(("ben", "anna"), start=2):
+        sent = TranscriptSegment(id="a", text="other words", person_id=person, label_source="manual")
+        store.upsert_segments("c1", revision, [sent])
+        assert read(store).segments[0].person_id == "anna"

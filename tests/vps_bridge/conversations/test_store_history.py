@@ -203,3 +203,27 @@ def test_deletion_leaves_nothing_of_one_conversation_and_all_of_the_others(open_
     assert (first.read("c1"), first.history("c1")) == (None, ())
     assert first.read("c2") == kept
     assert len(first.history("c2")) == 1
+
+
+def test_a_write_that_is_taken_back_leaves_a_line_that_has_the_id_since(open_store: OpenStore) -> None:
+    store = open_store()
+
+    def send(revision: int, start_s: float, text: str) -> None:
+        line = make_segment("a", start_s=start_s, end_s=start_s + 4.0, text=text, speaker="SPEAKER_00")
+        store.upsert_segments("c1", revision, [line])
+
+    def write(key: str) -> None:
+        now = store.read("c1")
+        assert now is not None
+        store.apply("c1", now.revision, key, [Label("a", 4)])
+
+    send(1, 0.0, "one")
+    write("k1")
+    send(2, 10.0, "two")
+    write("k2")
+    store.undo("c1", 1)
+    assert speakers_of(store) == {"a": "SPEAKER_04"}
+    store.undo("c1", 2)
+    assert speakers_of(store) == {"a": "SPEAKER_00"}
+    store.redo("c1", 2)
+    assert speakers_of(store) == {"a": "SPEAKER_04"}, "the way back leads to what was there"

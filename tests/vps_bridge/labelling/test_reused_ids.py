@@ -311,3 +311,17 @@ def test_a_name_that_the_backend_sends_back_as_its_own_does_not_hide_the_one_tha
         call.correct(kind="voice_is", speaker_id=number, person_id="ben")
         assert sorted(named(call, "ben")) == sorted(ids_of("B"))
         assert named(call, "anna") == []
+
+
+@pytest.mark.parametrize("way", [UPDATED, REMOVED])
+def test_a_write_of_the_bridge_that_is_taken_back_gives_no_label_to_lines_that_have_its_ids_now(way: str):
+    with labelled_call() as call:
+        call.correct(kind="same_voice", speaker_ids=[0, 1])
+        joined = call.store.history(NAME)[-1]
+        assert joined.kind == "apply"
+        transcribe_anew(call, way)
+        before = call.speakers
+        call.undo(joined.version)
+        assert call.speakers == before
+        call.redo(joined.version)
+        assert call.speakers == before
