@@ -46,6 +46,8 @@ class FakeApi:
     """People that every PATCH fails with."""
     unknown: set[str] = field(default_factory=set)
     """Users that it does not know."""
+    shut: tuple[int, bytes] | None = None
+    """Status and body with which what stands before it answers each GET of a conversation."""
     wraps_people: bool = False
     """Whether it lists people in an object."""
     endless: set[str] = field(default_factory=set)
@@ -65,7 +67,9 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def _answer(self, status: int, content: Any) -> None:
-        body = json.dumps(content).encode()
+        self._answer_bytes(status, json.dumps(content).encode())
+
+    def _answer_bytes(self, status: int, body: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -91,6 +95,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200, {"people": people} if self._api.wraps_people else people)
 
     def _answer_conversation(self, name: str) -> None:
+        if self._api.shut is not None:
+            self._answer_bytes(*self._api.shut)
+            return
         if name in self._api.gone | self._api.locked:
             self._answer(404 if name in self._api.gone else 402, {"detail": "Conversation not found, or locked"})
             return

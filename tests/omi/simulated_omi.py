@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from vps_bridge.omi.api import OWNER, ApiFailed, ApiRefused
+from vps_bridge.omi.api import OWNER, ApiFailed, ApiGone, ApiRefused
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class SimulatedOmi:
 
     def _find(self, conversation_id: str) -> None:
         if conversation_id != self.name:
-            raise ApiRefused("GET 127.0.0.1 answered 404")
+            raise ApiGone("GET 127.0.0.1 answered 404")
 
     def _may_fail(self) -> None:
         if self.draw.random() < self.trouble / 2:

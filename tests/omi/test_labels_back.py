@@ -219,6 +219,29 @@ def test_a_conversation_that_was_deleted_in_omi_stops_nothing(
     assert api.assigned == []
 
 
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (404, b"<html>no server is ready</html>"),
+        (404, b"404 page not found"),
+        (404, b'{"message": "no route matched"}'),
+        (404, b'{"detail": "Not Found"}'),
+        (404, b""),
+        (400, b'{"detail": "bad request"}'),
+        (405, b"<html>blocked by a rule</html>"),
+    ],
+)
+def test_a_conversation_that_something_else_than_omi_refuses_to_show_is_not_taken_for_deleted(
+    api: FakeApi, ledger: Ledger, sender: LabelSender, counts: CaptureCounts, status: int, body: bytes
+) -> None:
+    del sender
+    api.people, api.shut = {"known": "Anna"}, (status, body)
+    update(ledger, 1, matched("s1", "known"))
+    wait_until(lambda: counts.labels_waiting == 1 and str(status) in counts.labels_error, "it to be told of")
+    api.shut = None
+    wait_until(lambda: api.labels == {(NAME, "s1"): "known"}, "the label")
+
+
 @pytest.mark.parametrize("number", [2, 101])
 def test_conversations_that_omi_fails_with_stop_no_other(
     api: FakeApi, ledger: Ledger, sender: LabelSender, number: int

@@ -19,6 +19,8 @@ TIMEOUT_S = 20.0
 MAX_ANSWER_BYTES = 32 * 2**20
 OWNER = "the owner of the device"
 """Whom OMI has for a segment that it says its owner spoke; no id of a person."""
+NO_ROUTE = "Not Found"
+"""What a backend of OMI's kind says of a path that it does not know at all."""
 _PORTS = {"http": 80, "https": 443}
 _PASSING = (
     HTTPStatus.REQUEST_TIMEOUT,
@@ -31,6 +33,10 @@ _PASSING = (
 
 class ApiRefused(Exception):
     """The API will not do it, now or later."""
+
+
+class ApiGone(ApiRefused):
+    """OMI itself says that it has no such thing (any more)."""
 
 
 class ApiFailed(Exception):
@@ -94,11 +100,22 @@ class OmiApi:
         if status in _PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise ApiFailed(f"{method} {self.host} answered {status}")
         if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
-            raise ApiRefused(f"{method} {self.host} answered {status}")
+            refused = ApiGone if status == HTTPStatus.NOT_FOUND and _says_what_is_gone(content) else ApiRefused
+            raise refused(f"{method} {self.host} answered {status}")
         try:
             return json.loads(content) if content else None
         except (ValueError, RecursionError) as error:
             raise ApiFailed(f"{method} {self.host}: its answer is no JSON") from error
+
+
+def _says_what_is_gone(content: bytes) -> bool:
+    """Whether a 404 is OMI's word on what was asked for: a proxy has a page of its own, an unknown path NO_ROUTE."""
+    try:
+        answer = json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    detail = answer.get("detail") if isinstance(answer, dict) else None
+    return isinstance(detail, str) and detail != NO_ROUTE
 
 
 def _read_person(row: dict[str, Any]) -> str | None:

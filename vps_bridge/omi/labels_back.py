@@ -15,7 +15,7 @@ from vps_bridge.error_guard import describe_error
 from vps_bridge.intake.capture_counts import CaptureCounts
 from vps_bridge.ledger import Ledger, open_ledger
 from vps_bridge.ledger.omi_conversations import UntoldUpdate
-from vps_bridge.omi.api import ApiFailed, ApiRefused, OmiApi
+from vps_bridge.omi.api import ApiFailed, ApiGone, ApiRefused, OmiApi
 from vps_bridge.omi.label_choice import labels_of, new_labels, taken_back
 from vps_bridge.omi.label_sending import Sending
 from vps_bridge.settings import BridgeSettings
@@ -126,9 +126,11 @@ class LabelDelivery:
         """Return whom OMI has for each segment now. Raises `ApiFailed`, also where it has none of these segments."""
         try:
             now = self._api.read_labels(found.uid, found.conversation_id)
-        except ApiRefused as error:  # deleted there: the next update asks again
+        except ApiGone as error:  # deleted there: the next update asks again
             _LOG.warning("omi_labels_refused", conversation=found.conversation_id, error=str(error))
             return {}
+        except ApiRefused as error:  # what stands before OMI may refuse for a while: nothing says that it is deleted
+            raise ApiFailed(str(error)) from error
         if now.keys().isdisjoint(segment_ids):
             self._rests.note_delivered(found.conversation_id)  # it is no trouble of all
             raise ApiFailed("OMI shows none of the conversation's segments under the ids that it reported")
