@@ -130,9 +130,10 @@ def find_anchors(
 ) -> tuple[Voice, ...]:
     """Return the published voices that corrections are about: by number, or as those of the segments they name.
 
-    A segment that is split off is of the voice whose number it shows, also where no clear vote gave it that number.
+    A segment that is split off is of the voice whose number it shows, also where no clear vote gave it that number; of
+    a number of speech-to-text that is no voice yet, it is split off all that show it.
     """
-    said = tuple(said)
+    said, segments = tuple(said), tuple(segments)
     split = {name for one in said for name in one.segment_ids} - book.numbers.keys()
     shown = {one.id: one.speaker_id for one in segments if one.id in split and not one.is_human_labelled}
     book = book.with_numbers(book.numbers | {name: number for name, number in shown.items() if number is not None})
@@ -140,7 +141,18 @@ def find_anchors(
     numbers |= {correction.speaker_id for correction in said if correction.speaker_id is not None}
     named = {segment for correction in said for segment in correction.segment_ids}
     named |= {correction.segment_id for correction in said if correction.segment_id is not None}
-    return tuple(voice for voice in book.voices if voice.speaker_id in numbers or not named.isdisjoint(voice.segments))
+    about = [voice for voice in book.voices if voice.speaker_id in numbers or not named.isdisjoint(voice.segments)]
+    published = {voice.speaker_id for voice in book.voices}.union(book.retired)
+    return (*about, *_voices_to_be(set(shown.values()) - published, segments))
+
+
+def _voices_to_be(numbers: AbstractSet[int | None], segments: Sequence[StoredSegment]) -> list[Voice]:
+    """Return the segments that show numbers of speech-to-text as voices of which nothing has been heard."""
+    by_number: dict[int, list[str]] = {}
+    for one in segments:
+        if one.speaker_id is not None and one.speaker_id in numbers and not one.is_human_labelled:
+            by_number.setdefault(one.speaker_id, []).append(one.id)
+    return [Voice(number, (), tuple(names)) for number, names in sorted(by_number.items())]
 
 
 def anchors_to_json(
