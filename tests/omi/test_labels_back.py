@@ -105,6 +105,7 @@ def test_lines_of_somebody_without_a_name_are_sent_once_there_is_one(
     api: FakeApi, ledger: Ledger, sender: LabelSender
 ) -> None:
     del sender
+    api.people = {"other": "Bert"}
     ledger.people.add(UID, "new")
     update(ledger, 1, SegmentLabel(id="s1", person_id="new", identity="confirmed"))
     wait_until(lambda: ledger.omi.next_untold(()) is None, "it to be looked at")
@@ -195,6 +196,17 @@ def test_a_name_that_omi_does_not_take_is_told_of_and_waits_for_another(
     all_told(ledger)
     assert api.labels == {(NAME, "s1"): "id-of-Jo", (NAME, "s2"): "known"}
     wait_until(lambda: not counts.labels_error, "it to be told of no more")
+
+
+def test_lines_of_somebody_whom_omi_alone_knows_wait_while_it_lists_nobody(
+    api: FakeApi, ledger: Ledger, sender: LabelSender, counts: CaptureCounts
+) -> None:
+    del sender
+    update(ledger, 1, matched("s1", "known"))
+    wait_until(lambda: counts.labels_waiting == 1 and "lists no people" in counts.labels_error, "it to be told of")
+    api.people = {"known": "Anna"}
+    all_told(ledger)
+    assert api.labels == {(NAME, "s1"): "known"}
 
 
 def test_lines_of_somebody_who_is_the_owner_no_more_are_sent(api: FakeApi, ledger: Ledger, sender: LabelSender) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 from schemas.corrections import CorrectionKind
+from vps_bridge.conversations.near_in_time import NearInTime
 from vps_bridge.labelling.align import StretchClock
 from vps_bridge.labelling.audio_clock import Span
 from vps_bridge.labelling.corrections import TWO_PEOPLE, KeptCorrection, Speech
@@ -130,7 +131,10 @@ def _on_audio_clock(spans: Sequence[Span], clocks: Sequence[StretchClock], origi
 def _part(timeline: AudioTimeline, index: int, spans: Sequence[Span], name: str) -> AudioTimeline:
     """Return the timeline with what one local speaker says in these spans as another one's, the last of the list."""
     speaker, origins = timeline.speakers[index], timeline.origins
-    new_index = len(timeline.speakers)
+    new_index, in_time = len(timeline.speakers), NearInTime(spans, lambda one: one)
+
+    def cut(span: Span) -> tuple[list[Span], list[Span]]:
+        return cut_span(span, in_time.find(span))
 
     def divide(turns: Iterable[TimelineTurn]) -> tuple[TimelineTurn, ...]:
         divided = []
@@ -139,15 +143,15 @@ def _part(timeline: AudioTimeline, index: int, spans: Sequence[Span], name: str)
                 divided.append(turn)
                 continue
             origin_s = origins[turn.stretch]
-            inside, outside = cut_span((turn.start_s + origin_s, turn.end_s + origin_s), spans)
+            inside, outside = cut((turn.start_s + origin_s, turn.end_s + origin_s))
             for owner, parts in ((new_index, inside), (index, outside)):
                 divided.extend(
                     TimelineTurn(turn.stretch, start_s - origin_s, end_s - origin_s, owner) for start_s, end_s in parts
                 )
         return tuple(sorted(divided))
 
-    cut = [cut_span(span, spans) for span in speaker.turns]
-    parted, rest = ([part for pair in cut for part in pair[side]] for side in (0, 1))
+    parts_of = [cut(span) for span in speaker.turns]
+    parted, rest = ([part for pair in parts_of for part in pair[side]] for side in (0, 1))
     parted_s = sum(end_s - start_s for start_s, end_s in parted)
     new = LocalSpeakerEvidence(
         speaker.id.part(name),

@@ -77,6 +77,11 @@ class Sending:
         theirs = None
         if person is not None:
             theirs = self._find_person(person, known.name if known is not None else None)
+            if theirs is None and not (self._people or self._no_name):
+                self.has_sent = True  # OMI answers: it is no trouble of all
+                raise ApiFailed(
+                    "OMI lists no people, and somebody is to be told of who has no name here: name that person"
+                )
             if theirs is None:
                 about = {"conversation": self._update.conversation_id, "segments": len(segment_ids)}
                 _LOG.info("omi_labels_wait_for_a_name", **about)

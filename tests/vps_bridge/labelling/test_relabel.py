@@ -42,7 +42,7 @@ def diarize(chunks, plan, spoken, *, seed=0):
             if start_s < last_s and end_s > first_s:
                 turns.append((max(start_s, first_s) - first_s + at_s, min(end_s, last_s) - first_s + at_s, name))
         at_s += length[planned.chunk_id]
-    names = sorted({name for *_, name in turns}, key=lambda name: rng.random())
+    names = sorted(sorted({name for *_, name in turns}), key=lambda name: rng.random())
     label = {name: f"SPEAKER_{index:02d}" for index, name in enumerate(names)}
     speakers = []
     for name in names:
