@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 TWO_PEOPLE = 1 / 4
 """From this share of a local speaker's speech on, lines that are split off it say that its job took two people for one.
 So it did in its other jobs, where just more than half was split off: a line that is gone later must not decide it."""
+NO_NUMBER = -1
+"""Stands for the number of what speech-to-text gave none."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,15 @@ class KeptCorrection:
         said = self.said.model_copy(update={"segment_ids": search.find(self.said.segment_ids)})
         return replace(self, said=said, anchors=anchors, cut_off=self._find_cut_off(now))
 
+    def without_lines_split_before(self, split: AbstractSet[str]) -> KeptCorrection:
+        """Return it about what earlier ones had left of voices of which nothing had been heard: no label showed it."""
+        before = split - set(self.said.segment_ids)
+        anchors = tuple(
+            voice if voice.members else replace(voice, segments=tuple(n for n in voice.segments if n not in before))
+            for voice in self.anchors
+        )
+        return replace(self, anchors=anchors)
+
     def _find_cut_off(self, now: LinesNow) -> tuple[str, ...]:
         name = self.said.segment_id or ""
         if name not in self.lines or name not in now.lines or not self.lines[name].is_cut_to(now.lines[name]):
@@ -104,6 +115,7 @@ def as_lines_are_now(corrections: Iterable[KeptCorrection], now: LinesNow) -> tu
     voice perhaps.
     """
     corrections = tuple(corrections)
+    split = set[str]()
     labelled = {name for name, segment in now.segments.items() if segment.is_human_labelled}
     said_at: dict[str, int] = {}
     for place, kept in enumerate(corrections):
@@ -111,7 +123,9 @@ def as_lines_are_now(corrections: Iterable[KeptCorrection], now: LinesNow) -> tu
     found = []
     for place, kept in enumerate(corrections):
         then = frozenset(name for name in labelled if said_at.get(name, -1) < place)
-        found.append(replace(kept, labelled=then).on(now))
+        found.append(replace(kept, labelled=then).on(now).without_lines_split_before(split))
+        if kept.said.kind is CorrectionKind.OTHER_VOICE:
+            split.update(found[-1].said.segment_ids)
     return tuple(found)
 
 
@@ -131,7 +145,8 @@ def find_anchors(
     """Return the published voices that corrections are about: by number, or as those of the segments they name.
 
     A segment that is split off is of the voice whose number it shows, also where no clear vote gave it that number; of
-    a number of speech-to-text that is no voice yet, it is split off all that show it.
+    a number of speech-to-text that is no voice yet, it is split off all that show it. Before there is any voice, one
+    without a number is split off all those without.
     """
     said, segments = tuple(said), tuple(segments)
     split = {name for one in said for name in one.segment_ids} - book.numbers.keys()
@@ -143,15 +158,17 @@ def find_anchors(
     named |= {correction.segment_id for correction in said if correction.segment_id is not None}
     about = [voice for voice in book.voices if voice.speaker_id in numbers or not named.isdisjoint(voice.segments)]
     published = {voice.speaker_id for voice in book.voices}.union(book.retired)
-    return (*about, *_voices_to_be(set(shown.values()) - published, segments))
+    to_be = {NO_NUMBER if number is None else number for number in shown.values()} - published
+    return (*about, *_voices_to_be(to_be - {NO_NUMBER} if book.voices else to_be, segments))
 
 
-def _voices_to_be(numbers: AbstractSet[int | None], segments: Sequence[StoredSegment]) -> list[Voice]:
+def _voices_to_be(numbers: AbstractSet[int], segments: Sequence[StoredSegment]) -> list[Voice]:
     """Return the segments that show numbers of speech-to-text as voices of which nothing has been heard."""
     by_number: dict[int, list[str]] = {}
     for one in segments:
-        if one.speaker_id is not None and one.speaker_id in numbers and not one.is_human_labelled:
-            by_number.setdefault(one.speaker_id, []).append(one.id)
+        number = NO_NUMBER if one.speaker_id is None else one.speaker_id
+        if number in numbers and not one.is_human_labelled:
+            by_number.setdefault(number, []).append(one.id)
     return [Voice(number, (), tuple(names)) for number, names in sorted(by_number.items())]
 
 

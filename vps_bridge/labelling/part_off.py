@@ -111,8 +111,10 @@ def _goes_on(mixed: LocalSpeaker, saying: AbstractSet[LocalSpeaker], lines: _Lin
     """Whether a later job's local speaker may be the voice that another job has for the same line, and that goes whole.
 
     Of a job that had heard the line when it was split off, it is known that it had somebody else for whoever says it.
+    Where no job had heard anything, none of them bears out better than the person who says it.
     """
-    return mixed.job_id not in lines.heard_jobs and any(one.job_id != mixed.job_id for one in saying & lines.whole)
+    is_later = bool(lines.heard_jobs) and mixed.job_id not in lines.heard_jobs
+    return is_later and any(one.job_id != mixed.job_id for one in saying & lines.whole)
 
 
 def _on_audio_clock(spans: Sequence[Span], clocks: Sequence[StretchClock], origins: Sequence[float]) -> list[Span]:
