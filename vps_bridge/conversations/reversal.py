@@ -25,6 +25,15 @@ def find_root(history: Sequence[Write], version: int) -> Write | None:
     return write
 
 
+def find_switches(history: Sequence[Write], version: int) -> list[int]:
+    """Return a write and all that took it back, or brought it back, in order."""
+    found = [version]
+    for write in history:
+        if write.undoes in found:
+            found.append(write.version)
+    return found
+
+
 def find_to_undo(history: Sequence[Write], conversation_id: str, version: int) -> Write:
     """Return the write to reverse for an undo. Raises `WriteNotFound`, or `UndoRefused` where it is undone already."""
     write = _find(history, conversation_id, version)

@@ -12,7 +12,13 @@ from schemas.corrections import Correction, CorrectionKind
 from schemas.failure import FailureCode
 from schemas.record import is_id
 from schemas.text import is_blank
-from vps_bridge.conversations.reversal import corrections_in_force, find_root, find_to_redo, find_to_undo
+from vps_bridge.conversations.reversal import (
+    corrections_in_force,
+    find_root,
+    find_switches,
+    find_to_redo,
+    find_to_undo,
+)
 from vps_bridge.conversations.store import ConversationStore, HumanLabel, StoreError, Write
 from vps_bridge.errors import Refusal
 from vps_bridge.labelling.corrections import anchors_to_json, find_anchors, kept_lines
@@ -129,7 +135,8 @@ class Corrections:
 
     def _switch(self, conversation_id: str) -> None:
         """Put corrections out of force, or into it, as the history now says."""
-        in_force = corrections_in_force(self._store.history(conversation_id))
+        history = self._store.history(conversation_id)
+        in_force = corrections_in_force(history)
         records = self._ledger.corrections.of_conversation(conversation_id)
         switched = [record for record in records if record.in_force != (record.write in in_force)]
         conversation = self._ledger.conversations.get(conversation_id)
@@ -146,7 +153,7 @@ class Corrections:
         book = VoiceBook.from_json(conversation.voices) if conversation.voices else VoiceBook()
         book = book.without_other_lines(lines)
         for record in switched:
-            if record.voices_before:
+            if record.voices_before and not _is_overtaken(history, record, records):
                 before, about = map(VoiceBook.from_json, (record.voices_before, record.anchors))
                 book = book.revive(before.as_lines_are_now(lines), about.as_lines_are_now(lines))
         self._ledger.corrections.switch(
@@ -161,6 +168,22 @@ class Corrections:
         """Have its owner know whom corrections of a conversation name."""
         for person_id in _named(said):
             self._ledger.people.add((conversation.owner if conversation else None) or NOBODY, person_id)
+
+
+def _is_overtaken(history: Sequence[Write], record: CorrectionRecord, records: Iterable[CorrectionRecord]) -> bool:
+    """Whether another correction made other voices of its own, or was taken back, since its earlier voices were kept.
+
+    They are kept when it is said, and each time that it is taken back or brought back. They would bring back the other
+    one's change, too.
+    """
+    kept_at = max(find_switches(history, record.write)[:-1], default=record.write)
+    then = corrections_in_force([write for write in history if write.version < kept_at])
+    own = VoiceBook.from_json(record.anchors).voices
+    return any(
+        (other.write in then) != other.in_force and _overlap(own, VoiceBook.from_json(other.anchors).voices)
+        for other in records
+        if other.write != record.write and any(one["kind"] in _REBUILDING for one in other.said)
+    )
 
 
 def _check_same_segments(

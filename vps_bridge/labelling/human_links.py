@@ -133,7 +133,7 @@ def read_human_links(
                 parted = {one for one in saying if evidence_of[one].is_confirmed}
                 shared = speech.lines_of(parted, kept.lines_left)
                 parted |= rest.intersection(speech.loudest_in(line, kept.heard_jobs) for line in shared)
-                parted |= _two_people_left(kept, chosen, speech)
+                parted |= _two_people_left(kept, chosen, speech, evidence_of)
                 said.joined.append([{one} for one in sorted(parted)])
             case CorrectionKind.VOICE_IS:
                 speakers = now(kept, kept.said.speaker_id)
@@ -202,7 +202,8 @@ def _sides(
     settled = speech.lines_of(silent - follow, kept.lines_left)
     along = _sound_like(chosen, rest, evidence_of).difference(speech.mostly_in(settled))
     for stay in saying:
-        along -= stay if stay <= along or _are_two_people(stay, chosen, speech) else set()
+        would_all_go = stay <= along or (stay - silent <= along and _is_all_but_a_little(stay, silent, speech))
+        along -= stay if would_all_go or _are_two_people(stay, chosen, speech) else set()
     return chosen | along, rest - along
 
 
@@ -213,10 +214,28 @@ def _saying_what_is_left(
     return {one for line in lines if (one := speech.loudest_in(line, kept.heard_jobs))} - chosen
 
 
-def _two_people_left(kept: KeptCorrection, chosen: set[LocalSpeaker], speech: Speech) -> set[LocalSpeaker]:
-    """Return who is left of voices whose jobs took two people for one: one voice, with and without a sound."""
+def _is_all_but_a_little(left: set[LocalSpeaker], silent: set[LocalSpeaker], speech: Speech) -> bool:
+    """Whether only seconds without a sound are left beside whoever is: of a line that two jobs heard."""
+    little_s = sum(speech.all_s(one) for one in left & silent)
+    return 0 < little_s <= TWO_PEOPLE * sum(speech.all_s(one) for one in left - silent)
+
+
+def _two_people_left(
+    kept: KeptCorrection,
+    chosen: set[LocalSpeaker],
+    speech: Speech,
+    evidence_of: Mapping[LocalSpeaker, LocalSpeakerEvidence],
+) -> set[LocalSpeaker]:
+    """Return who is left of voices as one voice, with and without a sound.
+
+    Of those whose jobs took two people for one, and of those of whom a little has no sound.
+    """
+    silent = {one for one, evidence in evidence_of.items() if evidence.is_confirmed}
     every = [_saying_what_is_left(kept, voice, chosen, speech) for voice in kept.split_voices]
-    return set[LocalSpeaker]().union(*(left for left in every if _are_two_people(left, chosen, speech)))
+    whole = [
+        left for left in every if _are_two_people(left, chosen, speech) or _is_all_but_a_little(left, silent, speech)
+    ]
+    return set[LocalSpeaker]().union(*whole)
 
 
 def _are_two_people(left: set[LocalSpeaker], chosen: set[LocalSpeaker], speech: Speech) -> bool:

@@ -11,6 +11,7 @@ from vps_bridge.conversations.store import StoredSegment, speaker_name
 from vps_bridge.labelling.corrections import KeptCorrection, Speech
 from vps_bridge.labelling.human_links import HumanLinks, split_off
 from vps_bridge.labelling.human_words import HumanWord, Target, majority, telling_words
+from vps_bridge.labelling.labels_by_hand import is_contradicted
 from vps_bridge.labelling.link import Partition
 from vps_bridge.labelling.local_speaker import LocalSpeaker
 from vps_bridge.labelling.number import Voice
@@ -45,6 +46,11 @@ class VoiceMap:
             for voice in {voice for voice, _ in by_job}:
                 seconds[voice] += max(spoken_s for own, spoken_s in by_job.items() if own[0] == voice)
         return min(seconds, key=lambda voice: (-seconds[voice], voice), default=None)
+
+    def lines_of(self, voices: Collection[int | None]) -> list[str]:
+        """Return the segments in which these voices speak most."""
+        loudest = {name: self.speech.loudest_in(name) for name in self.speech.in_segment} if voices else {}
+        return [name for name, one in loudest.items() if one is not None and self.voice_at.get(one) in voices]
 
     def of_anchor(self, voice: Voice | None) -> int | None:
         """Return the voice that an earlier one is now."""
@@ -188,9 +194,31 @@ def judge_corrections(
     outcomes = []
     for kept in corrections:
         outcome, reason = judge(kept)
+        if outcome != "void" and is_contradicted(kept.said, _find_lines(kept, said, named_voices, voices, segment_of)):
+            outcome, reason = "alone", CONTRADICTED
         facts = {"event_id": kept.event_id, "write": kept.write, "kind": kept.said.kind}
         outcomes.append(CorrectionOutcome.model_validate({**facts, "outcome": outcome, "reason": reason}))
     return tuple(outcomes)
+
+
+def _find_lines(
+    kept: KeptCorrection,
+    said: HumanLinks,
+    named_voices: NamedVoices,
+    voices: VoiceMap,
+    segment_of: Mapping[str, StoredSegment],
+) -> list[StoredSegment]:
+    """Return all lines of the voices that a statement about whole voices is about."""
+    about = set[int | None]()
+    if kept.said.kind is CorrectionKind.OTHER_VOICE:
+        chosen, rest = said.splits[kept.write, kept.place]
+        about = {voices.voice_at.get(speaker) for speaker in chosen | rest}
+    elif kept.said.kind is CorrectionKind.VOICE_IS:
+        about = {named_voices[kept.write, kept.place]}
+    elif kept.said.kind is not CorrectionKind.SEGMENT_IS:
+        numbers = {*kept.said.speaker_ids, *([] if kept.said.speaker_id is None else [kept.said.speaker_id])}
+        about = set[int | None]().union(*(voices.all_of_anchor(kept.anchor(number)) for number in numbers))
+    return [segment_of[name] for name in voices.lines_of(about - {None}) if name in segment_of]
 
 
 def _judge_name(
