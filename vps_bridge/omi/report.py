@@ -85,7 +85,7 @@ class Reporter:
             return
         posts, heard = 1 if known is None else known.posts + 1, _words_of(report)
         moved = {one: who for one, who in lines_known.by_hand.items() if one not in heard} | lines_known.corrected
-        taken_away = lines_known.find_taken_away(told)
+        taken_away = lines_known.find_taken_away(told) & {one.id for one in report.conversation.segments}
         old = self._find_old_words(name, lines, heard, taken_away)
         report = _with_words(_without_labels(self._as_known_here(report, heard), old), moved)
         for event in _make_events(report, posts, lines):
