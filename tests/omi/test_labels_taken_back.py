@@ -277,6 +277,7 @@ def test_of_many_segments_all_that_omi_takes_are_sent(
 
 def test_lines_of_a_packed_conversation_are_sent_too(api: FakeApi, ledger: Ledger, sender: LabelSender) -> None:
     del sender
+    api.people = {"other": "Bert"}
     ledger.people.add(UID, "new")
     update(ledger, 1, matched("s1", "new"))
     all_told(ledger)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.omi.people_on_both_sides import BothSides
+from tests.omi.simulated_omi import OmiLine
 from tests.omi.test_people_on_both_sides import name_a_voice, one_talk
 from vps_bridge.omi.api import OWNER
 
@@ -123,6 +126,101 @@ def test_a_line_that_comes_to_lie_in_one_that_stays_gets_nothing_of_it() -> None
         both.report_again()
         name_a_voice(both, "o-B")
         assert (both.omi.lines[line].person, both.omi.lines["listener"].person) == (None, "o-B")
+
+
+@pytest.mark.parametrize("way", ["same id", "new id", "merged", "cut"])
+def test_what_was_said_here_after_people_took_a_label_away_in_omi_stays(way: str) -> None:
+    with one_talk() as both:
+        line = first_line(both)
+        both.talk.correct(kind="segment_is", segment_id=line, person_id="p-A")
+        assert both.talk.send()
+        both.clock.now_s += LATER_S
+        both.omi.say(line, None)
+        both.report_again()
+        assert both.talk.persons[line] != "p-A"
+        both.talk.correct(kind="segment_is", segment_id=line, person_id="p-B")
+        line = move(both, line, way)
+        both.talk.report(both.rows, 9)  # other bytes: one of the same bytes says nothing new
+        assert both.talk.send()
+        assert (both.talk.persons[line], both.omi.lines[line].person) == ("p-B", None)
+        for said in ("o-C", None):
+            both.omi.say(line, said)
+            both.report_again()
+            assert both.talk.store_person(line) == said
+
+
+@pytest.mark.parametrize("said", [None, "o-A"])
+def test_a_line_that_omi_puts_where_another_lay_gets_nothing_of_that_one(said: str | None) -> None:
+    """OMI puts an earlier conversation in front: all lines move, and another one lies where one of them lay."""
+    with one_talk() as both:
+        line = name_a_voice(both, "o-A")[0]
+        both.clock.now_s += LATER_S
+        both.omi.people["o-C"] = "C"
+        both.omi.say(line, "o-B")
+        both.report_again()
+        put_in_front(both, replace(both.omi.lines[line], id="new", text="quite other words", person=said))
+        both.talk.correct(kind="segment_is", segment_id="new", person_id="o-C")
+        assert both.talk.send()
+        assert both.omi.lines["new"].person == (said or "o-C")
+
+
+def test_whom_a_person_names_in_omi_where_a_line_of_ours_lay_is_her_word() -> None:
+    with one_talk() as both:
+        line = name_a_voice(both, "o-A")[0]
+        both.clock.now_s += LATER_S
+        put_in_front(both, replace(both.omi.lines[line], id="new", text="quite other words"))
+        both.talk.correct(kind="segment_is", segment_id="new", person_id="o-B")
+        assert both.talk.send()
+        assert both.omi.lines["new"].person == "o-A"
+
+
+def test_a_label_by_hand_stays_on_its_own_line_where_another_says_the_same_at_its_old_place() -> None:
+    with one_talk() as both:
+        line = first_line(both)
+        both.omi.lines[line] = replace(both.omi.lines[line], text="Yes.")
+        both.report_again()
+        both.talk.correct(kind="segment_is", segment_id=line, person_id="p-A")
+        put_in_front(both, replace(both.omi.lines[line], id="new"))
+        assert both.talk.send()
+        assert (both.talk.store_person("new"), both.omi.lines["new"].person) == (None, None)
+        check_it_stays(both, line)
+
+
+@pytest.mark.parametrize("by_s", [-8.0, 3.0, 200.0])
+def test_what_omi_has_from_us_is_ours_where_all_lines_have_new_ids_and_have_moved(by_s: float) -> None:
+    with one_talk() as both:
+        both.omi.people["o-C"] = "C"
+        move_all(both, 20.0)
+        both.report_again()
+        for number, person in ((0, "o-A"), (1, "o-B")):
+            both.talk.correct(kind="voice_is", speaker_id=number, person_id=person)
+        line = first_line(both)
+        both.talk.correct(kind="segment_is", segment_id=line, person_id="p-B")
+        assert both.talk.send()
+        both.clock.now_s += LATER_S
+        line = both.omi.renumber("n")[line]
+        move_all(both, by_s)
+        both.report_again()
+        for number in (0, 1):
+            both.talk.correct(kind="voice_is", speaker_id=number, person_id="o-C")
+        assert both.talk.send()
+        assert {one.person for one in both.omi.lines.values() if one.id != line} == {"o-C"}
+        assert both.omi.lines[line].person == "o-B"
+
+
+def move_all(both: BothSides, by_s: float) -> None:
+    """Have the transcript begin so much earlier."""
+    both.omi.lines = {
+        one: replace(line, start_s=line.start_s + by_s, end_s=line.end_s + by_s) for one, line in both.omi.lines.items()
+    }
+    both.names[both.omi.name] -= by_s
+
+
+def put_in_front(both: BothSides, line: OmiLine) -> None:
+    """Have all lines come later, and this one before them."""
+    move_all(both, 200.0)
+    both.omi.put_back(line)
+    both.report_again()
 
 
 def check_it_stays(both: BothSides, line: str, every_s: float = 0.0) -> None:

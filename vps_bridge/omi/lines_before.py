@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from schemas.conversation import TranscriptSegment
 from vps_bridge.conversations.near_in_time import NearInTime
-from vps_bridge.conversations.store import StoredSegment, is_same_extent, shared_s
+from vps_bridge.conversations.store import StoredSegment, find_move, is_same_extent, shared_s
 from vps_bridge.ledger.told_segment import ELSEWHERE, ToldSegment
+
+NOBODY = ""
+"""Whom OMI has by itself where people there took away whom it had from us; no id of a person."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +58,51 @@ def find_known(segments: Sequence[TranscriptSegment], before: LinesBefore, now: 
     found = KnownLines(dict(before.told), {one.id for one in segments if one.id in before.named})
     found.taken_away.update(one.id for one in segments if _is_taken_away(one, before.told.get(one.id), now))
     found.named.update(found.taken_away)
-    _follow_told(segments, before, found, now)
-    _follow_others(segments, before, found, now)
+    changed = _find_changed(segments, before.lines)
+    _follow_told(segments, changed, before, found, now)
+    _follow_others(segments, changed, before, found, now)
     _follow_merged(segments, before, found, now)
     return found
 
 
-def _follow_told(segments: Sequence[TranscriptSegment], before: LinesBefore, found: KnownLines, now: float) -> None:
+def _find_changed(segments: Sequence[TranscriptSegment], lines: Sequence[StoredSegment]) -> list[StoredSegment]:
+    """Return the lines that may be other lines now, where they lie now: those that are gone, or were cut.
+
+    One that says the same under its id was not cut, wherever it lies: OMI puts an earlier conversation in front.
+    """
+    by_s = _find_move(segments, lines)
+    moved = [replace(one, start_s=one.start_s + by_s, end_s=one.end_s + by_s) if by_s else one for one in lines]
+    same = {one.id: one for one in segments}
+    return [
+        one
+        for one in moved
+        if (now := same.get(one.id)) is None
+        or not (is_same_extent(one.span, _span_of(now)) or _words(one.text) == _words(now.text))
+    ]
+
+
+def _find_move(segments: Sequence[TranscriptSegment], lines: Sequence[StoredSegment]) -> float:
+    """Return by how much all lines have moved that say what only one says, before and now."""
+    starts, ends = (_only_ones((one.text, one.start_s) for one in some) for some in (lines, segments))
+    return find_move([ends[text] - start_s for text, start_s in starts.items() if text in ends])
+
+
+def _only_ones(said: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """Return by text when it begins, of texts that are there once."""
+    words = [(_words(text), start_s) for text, start_s in said]
+    counts = Counter(text for text, _ in words)
+    return {text: start_s for text, start_s in words if text and counts[text] == 1}
+
+
+def _follow_told(
+    segments: Sequence[TranscriptSegment],
+    changed: Sequence[StoredSegment],
+    before: LinesBefore,
+    found: KnownLines,
+    now: float,
+) -> None:
     """Find whom OMI has from us in lines that had other ids when it was told."""
-    told_before = [one for one in before.lines if one.id in before.told]
+    told_before = [one for one in changed if one.id in before.told]
     lines = NearInTime(told_before, lambda one: one.span)
     for segment in segments:
         if segment.person_id is not None and segment.id not in before.told:
@@ -79,14 +119,18 @@ def _follow_told(segments: Sequence[TranscriptSegment], before: LinesBefore, fou
             found.told[segment.id] = told
 
 
-def _follow_others(segments: Sequence[TranscriptSegment], before: LinesBefore, found: KnownLines, now: float) -> None:
+def _follow_others(
+    segments: Sequence[TranscriptSegment],
+    changed: Sequence[StoredSegment],
+    before: LinesBefore,
+    found: KnownLines,
+    now: float,
+) -> None:
     """Find what was said there, and here, of lines that have another id now, or were cut."""
-    spans = {one.id: _span_of(one) for one in segments}
     ids = {one.id for one in before.lines}
-    changed = [one for one in before.lines if one.id not in spans or not is_same_extent(one.span, spans[one.id])]
     lines = NearInTime(changed, lambda one: one.span)
     for segment in segments:
-        line = None if segment.id in ids else _most_of(segment, lines.find(spans[segment.id]))
+        line = None if segment.id in ids else _most_of(segment, lines.find(_span_of(segment)))
         if line is None or segment.id in found.told:
             continue
         told = before.told.get(line.id)
@@ -118,7 +162,9 @@ def _follow_word(
         return
     if goes_along:
         found.by_hand[segment.id] = line.person_id
-    elif segment.person_id is not None and segment.person_id == before.heard.get(line.id):
+    elif before.heard.get(line.id) == (segment.person_id or NOBODY) and (
+        segment.person_id is not None or _says_part_of(segment, line)
+    ):
         found.corrected[segment.id] = line.person_id
 
 
@@ -131,7 +177,11 @@ def _is_taken_away(segment: TranscriptSegment, told: ToldSegment | None, now: fl
 
 def _says_part_of(segment: TranscriptSegment, line: StoredSegment) -> bool:
     """Whether a segment says what a line said, or some of it."""
-    return f" {' '.join(segment.text.split())} " in f" {' '.join(line.text.split())} "
+    return f" {_words(segment.text)} " in f" {_words(line.text)} "
+
+
+def _words(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _span_of(segment: TranscriptSegment) -> tuple[float, float]:

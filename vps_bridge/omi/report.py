@@ -22,7 +22,7 @@ from vps_bridge.ledger.told_segment import ELSEWHERE, ToldSegment
 from vps_bridge.moments import to_moment
 from vps_bridge.omi.api import OWNER
 from vps_bridge.omi.documents import OmiConversation
-from vps_bridge.omi.lines_before import KnownLines, LinesBefore, find_known
+from vps_bridge.omi.lines_before import NOBODY, KnownLines, LinesBefore, find_known
 from vps_bridge.omi.live import LiveConversations
 
 _LOG = structlog.get_logger(__name__)
@@ -85,7 +85,8 @@ class Reporter:
             return
         posts, heard = 1 if known is None else known.posts + 1, _words_of(report)
         moved = {one: who for one, who in lines_known.by_hand.items() if one not in heard} | lines_known.corrected
-        old = self._find_old_words(name, lines, heard, lines_known.find_taken_away(told))
+        taken_away = lines_known.find_taken_away(told) & {one.id for one in report.conversation.segments}
+        old = self._find_old_words(name, lines, heard, taken_away)
         report = _with_words(_without_labels(self._as_known_here(report, heard), old), moved)
         for event in _make_events(report, posts, lines):
             receipt = self._intake.take_event(name, encode(event))
@@ -96,7 +97,7 @@ class Reporter:
         for segment_id, person in heard.items():
             labels.setdefault(person, []).append(segment_id)
         record = OmiConversationRecord(name, report.uid, started_at, ended_at, posts, report.body_sha256, waits=True)
-        self._ledger.omi.put(record, labels, told, heard)
+        self._ledger.omi.put(record, labels, told, dict.fromkeys(taken_away, NOBODY) | heard)
         self.end_live(report)
         _LOG.info("omi_conversation", conversation=name, posts=posts, segments=len(report.conversation.segments))
 
@@ -141,11 +142,14 @@ class Reporter:
     ) -> set[str]:
         """Return the segments whose label the last report had too: what was said here since stays.
 
-        So does what was said here of a line of which OMI never had a word, unless what it had from us is `taken_away`.
+        So does what was said here of a line of which OMI never had a word, unless what it had from us is `taken_away`
+        and was not so before.
         """
         last = self._ledger.omi.heard_last(name)
-        old = {one.id for one in lines if last.get(one.id, "") == heard.get(one.id)}
-        wordless = [one for one in lines if one.id not in heard and one.id not in last and one.id not in taken_away]
+        known_away = {one for one, said in last.items() if said == NOBODY}
+        old = {one.id for one in lines if one.id in heard and last.get(one.id) == heard[one.id]}
+        worded = {*heard, *(last.keys() - known_away), *(set(taken_away) - known_away)}
+        wordless = [one for one in lines if one.id not in worded]
         return old | {one.id for one in wordless if one.is_human_labelled}
 
     def end_live(self, report: Report) -> None:
