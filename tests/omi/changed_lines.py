@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from tests.omi.sides_of_a_talk import JOINED, SidesOfATalk
+from tests.omi.simulated_omi import OmiLine
 
 
 class ChangedLines(SidesOfATalk):
@@ -14,6 +15,10 @@ class ChangedLines(SidesOfATalk):
     def renumber(self) -> None:
         if self.draw.random() < 0.5 or self.processing is not None:
             return
+        self.renumber_all()
+        self.report()
+
+    def renumber_all(self) -> None:
         new = self.omi.renumber(f"n{len(self.log)}")
 
         def follow(lines: Iterable[str]) -> set[str]:
@@ -26,7 +31,6 @@ class ChangedLines(SidesOfATalk):
         self.reported, self.unsure = follow(self.reported), follow(self.unsure)
         self.left_there = follow(self.left_there | self.talk.by_hand)
         self.hidden = follow(self.hidden)
-        self.report()
 
     def lose_sight(self, lines: Iterable[str]) -> None:
         """Note that these get other ids while no report shows them: nobody can tell that they are the same lines."""
@@ -100,6 +104,30 @@ class ChangedLines(SidesOfATalk):
         self.events.clear()
         self.reported.clear()
         self.report_again()
+
+    def move_all(self, by_s: float) -> None:
+        """The transcript begins so much earlier."""
+        self.omi.lines = {
+            one: replace(line, start_s=line.start_s + by_s, end_s=line.end_s + by_s)
+            for one, line in self.omi.lines.items()
+        }
+        self.names[self.omi.name] -= by_s
+
+    def move(self) -> None:
+        """All lines come later, some under other ids; or an earlier talk is put in front, where one of them lay."""
+        if self.processing is not None:
+            return
+        place = self.draw.choice(list(self.omi.lines.values()))
+        is_in_front = self.draw.random() < 0.5
+        self.move_all(200.0 if is_in_front else self.draw.choice([8.0, 200.0]))
+        if is_in_front:
+            new_id, said = f"front-{len(self.log)}", self.draw.choice([None, *self.known_there])
+            self.omi.put_back(OmiLine(new_id, place.start_s, place.end_s, "quite other words", said, said is not None))
+            self.words |= {} if said is None else {new_id: said}
+            self.log[-1] += f" {place.id} {new_id} {said}"
+        elif self.draw.random() < 0.5:
+            self.renumber_all()
+        self.report()
 
     def remove(self) -> None:
         if self.processing is None and len(self.omi.lines) > 3:

@@ -41,6 +41,7 @@ class BothSides(ChangedLines):
             self.send,
             self.wait,
             self.renumber,
+            self.move,
             self.cut,
             self.join,
             self.merge,
@@ -221,6 +222,7 @@ class BothSides(ChangedLines):
             self.take_report()
         self.omi.trouble, self.omi.refused = 0.0, set()
         self.omi.people.pop("second", None)
+        self.omi.people["somebody"] = "Zoe"  # while it lists nobody, lines of the nameless wait
         assert self.talk.send(), "it comes to an end"
         self.clock.now_s += OLD_S + 100
         self.report_again()

@@ -190,7 +190,7 @@ def test_a_label_by_hand_stays_on_its_own_line_where_another_says_the_same_at_it
 def test_what_omi_has_from_us_is_ours_where_all_lines_have_new_ids_and_have_moved(by_s: float) -> None:
     with one_talk() as both:
         both.omi.people["o-C"] = "C"
-        move_all(both, 20.0)
+        both.move_all(20.0)
         both.report_again()
         for number, person in ((0, "o-A"), (1, "o-B")):
             both.talk.correct(kind="voice_is", speaker_id=number, person_id=person)
@@ -199,7 +199,7 @@ def test_what_omi_has_from_us_is_ours_where_all_lines_have_new_ids_and_have_move
         assert both.talk.send()
         both.clock.now_s += LATER_S
         line = both.omi.renumber("n")[line]
-        move_all(both, by_s)
+        both.move_all(by_s)
         both.report_again()
         for number in (0, 1):
             both.talk.correct(kind="voice_is", speaker_id=number, person_id="o-C")
@@ -208,17 +208,9 @@ def test_what_omi_has_from_us_is_ours_where_all_lines_have_new_ids_and_have_move
         assert both.omi.lines[line].person == "o-B"
 
 
-def move_all(both: BothSides, by_s: float) -> None:
-    """Have the transcript begin so much earlier."""
-    both.omi.lines = {
-        one: replace(line, start_s=line.start_s + by_s, end_s=line.end_s + by_s) for one, line in both.omi.lines.items()
-    }
-    both.names[both.omi.name] -= by_s
-
-
 def put_in_front(both: BothSides, line: OmiLine) -> None:
     """Have all lines come later, and this one before them."""
-    move_all(both, 200.0)
+    both.move_all(200.0)
     both.omi.put_back(line)
     both.report_again()
 
