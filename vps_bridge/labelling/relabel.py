@@ -50,6 +50,7 @@ from vps_bridge.labelling.pieces import decide_pieces, settle_votes, voices_of_p
 from vps_bridge.labelling.placed_audio import PlacedAudio, place_audio
 from vps_bridge.labelling.repeated_audio import describe_overlap
 from vps_bridge.labelling.reported_turns import number_turns, reported_clocks
+from vps_bridge.labelling.seen_outcomes import as_seen
 from vps_bridge.labelling.transcript_times import TimeFaults, find_time_faults, leave_alone, spans_to_compare
 from vps_bridge.labelling.voice_people import VoicePeople, identify_voices
 from vps_bridge.labelling.vote import (
@@ -162,8 +163,10 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
     people_of = people_by_segment(votes, speakers, naming, written, people)
     changed = _list_changes(segments, speakers, pieces, people_of)
     left_alone = _list_left_alone(votes, changed, find_stale(speakers, votes, naming, written))
+    labels = tuple(map(describe_label, segments, votes, speakers, repeat(naming.numbers), pieces, people_of))
+    clear = {vote.segment_id for vote in votes if vote.outcome is VoteOutcome.CLEAR}
     return Relabelling(
-        segments=tuple(map(describe_label, segments, votes, speakers, repeat(naming.numbers), pieces, people_of)),
+        segments=labels,
         changed=changed,
         left_alone=left_alone,
         voices=note_persons(note_segments(naming, segments, votes, speakers, written), people).with_lines(lines),
@@ -174,7 +177,7 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
         audio_s=timeline.audio_s,
         write_key=make_write_key(evidence, timeline, _policy_facts(policy), people.key_facts),
         offsets={index: clock.offset_s for index, clock in enumerate(clocks)},
-        corrections=linked.outcomes,
+        corrections=as_seen(linked.outcomes, evidence.corrections, labels, clear),
         audio_places=place_audio(timeline.placed, reported_clocks(evidence, timeline, clocks)),
         people=people,
     )
