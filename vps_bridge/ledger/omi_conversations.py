@@ -158,7 +158,7 @@ class OmiBook:
         with self._database.reading() as connection:
             for assigned in connection.scalars(query):
                 for said in map(read_told, (assigned or {}).values()):
-                    if said.ours in here and said.theirs is not None:
+                    if said.ours and said.ours in here and said.theirs is not None:
                         found[said.theirs].add(said.ours)
         return {theirs: min(ours) for theirs, ours in found.items() if len(ours) == 1}
 
