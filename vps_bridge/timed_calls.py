@@ -110,6 +110,8 @@ def _make_connection(endpoint: SignedEndpoint) -> http.client.HTTPConnection:
 
 
 def _describe(error: Exception, timeout_s: float) -> str:
+    if isinstance(error, UnicodeEncodeError):
+        return "not asked: a key, or a user's id, has letters that a header of HTTP cannot have"
     if isinstance(error, TimeoutError | http.client.RemoteDisconnected | http.client.IncompleteRead | ValueError):
         return f"no answer within {timeout_s:g} s, or it hung up"
     if isinstance(error, ssl.SSLCertVerificationError):

@@ -10,12 +10,12 @@ from broker.errors import SettingsError
 from schemas.conversation import SegmentLabel, Verdict
 from schemas.people import PersonEvent, PersonEventType
 from tests.omi.labelled_ledger import NAME, UID, add, all_told, know, matched, update
-from tests.omi.omi_api import ADMIN_KEY, FakeApi
+from tests.omi.omi_api import ADMIN_KEY, FakeApi, run_api
 from tests.vps_bridge.live_bridge import wait_until
 from vps_bridge.intake.capture_counts import CaptureCounts
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.conversations import AssignedUpdate
-from vps_bridge.omi.api import OmiApi, read_api
+from vps_bridge.omi.api import ApiFailed, OmiApi, read_api
 from vps_bridge.omi.labels_back import LabelSender
 from vps_bridge.settings import BridgeSettings
 
@@ -268,6 +268,12 @@ def test_conversations_that_omi_fails_with_stop_no_other(
     wait_until(lambda: api.assigned, "the label of the third")
     api.broken = set()
     wait_until(lambda: ledger.omi.next_untold(()) is None, "all to be told")
+
+
+def test_a_key_or_a_users_id_that_no_header_can_have_is_told_of() -> None:
+    for key, uid in ((f"{ADMIN_KEY}\u200b", UID), (ADMIN_KEY, "李雷")):
+        with pytest.raises(ApiFailed, match="has letters that a header of HTTP cannot have"), run_api() as running:
+            OmiApi("http", "127.0.0.1", running.port, "", key).list_people(uid)
 
 
 @pytest.mark.parametrize("url", ["http://omi.example.org", "ftp://127.0.0.1", "https://", "https://a:b@host", "x"])

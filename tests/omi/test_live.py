@@ -7,6 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
+from schemas.conversation import EventType, Verdict
+from schemas.corrections import Correction
 from tests.brokers import RunningBroker, free_port
 from tests.omi.clocked_bridge import ClockedBridge, start_clocked
 from tests.omi.traffic import OmiSender, make_document
@@ -104,3 +106,19 @@ def test_a_report_that_comes_while_the_ledger_is_elsewhere_is_to_be_sent_again(o
     (omi.data_dir / "elsewhere").rename(ledger)
     assert (answer.status_code, "moved away" in answer.json()["error"]) == (503, True), answer.text
     assert omi.post(report).status_code == 200
+
+
+def test_a_label_by_hand_of_a_line_that_is_shown_live_goes_along_into_its_conversation(
+    omi: ClockedBridge, backend: Backend
+) -> None:
+    sender, began_at = OmiSender(omi.add_user("labelled"), "B"), BEGAN_AT + 20 * HOUR_S
+    rows = [{"id": f"hers-{n}", "start": 4.0 * n, "end": 4.0 * n + 3, "text": f"her words {n}"} for n in range(2)]
+    for post in sender.send_live(rows, began_at):
+        assert omi.post(post).json() == {}
+    (name,) = wait_until(lambda: live_talks(omi, "labelled"), "what came live")
+    said = Correction.model_validate({"kind": "segment_is", "segment_id": "hers-1", "person_id": "anna"})
+    assert backend.event(name, EventType.CORRECTED, corrections=(said,)).verdict is Verdict.ACCEPTED
+    document = make_document("hers", began_at, rows)
+    assert omi.post(sender.send_conversation(document, began_at + 200)).status_code == httpx.codes.OK
+    assert [label.person_id for label in backend.wait_updated("hers").segments] == [None, "anna"]
+    assert live_talks(omi, "labelled") == {}

@@ -64,6 +64,22 @@ def test_whoever_becomes_the_owner_is_nobody_in_omi() -> None:
         assert {both.omi.lines[one].person for one in hers} == {None}
 
 
+def test_whoever_was_made_anew_here_is_whom_somebody_picks_in_omi() -> None:
+    """Somebody of that name was deleted here before: OMI's person is not two of ours."""
+    with one_talk() as both:
+        first, second, *_ = [one for one, number in both.talk.numbers.items() if number == 0]
+        both.talk.correct(kind="segment_is", segment_id=first, person_id="p-A")
+        assert both.talk.send()
+        both.talk.forget("p-A")
+        both.talk.know("anew", PersonEventType.NAMED, name="A")
+        both.talk.correct(kind="segment_is", segment_id=second, person_id="anew")
+        assert both.talk.send()
+        other = next(one for one, number in both.talk.numbers.items() if number == 1)
+        both.omi.say(other, "o-A")
+        both.report_again()
+        assert both.talk.persons[other] == "anew"
+
+
 def test_whom_omi_was_told_by_name_is_the_same_person_here_where_somebody_picks_her_there() -> None:
     with one_talk() as both:
         both.talk.know("p-A", PersonEventType.NAMED, name="A")

@@ -63,6 +63,46 @@ def test_what_was_corrected_here_stays_where_omi_reports_its_older_label_under_a
         assert both.talk.persons[line] == "o-B"
 
 
+@pytest.mark.parametrize("way", ["same id", "new id", "cut", "merged"])
+def test_what_was_corrected_here_stays_where_omi_goes_on_to_say_that_its_owner_speaks(way: str) -> None:
+    with one_talk() as both:
+        line = first_line(both)
+        both.omi.say(line, OWNER)
+        both.report_again()
+        both.talk.correct(kind="segment_is", segment_id=line, person_id="p-B")
+        line = move(both, line, way)
+        both.report_again()
+        assert both.talk.send()
+        assert (both.talk.persons[line], both.omi.lines[line].person) == ("p-B", OWNER)
+        both.omi.say(line, "o-C")
+        both.report_again()
+        assert both.talk.persons[line] == "o-C"
+
+
+@pytest.mark.parametrize("way", ["by hand", "voice"])
+def test_a_label_by_hand_in_a_merged_conversation_stays_where_omi_takes_that_apart(way: str) -> None:
+    """The line is somebody else in the conversation that it was in before: that was said earlier."""
+    with one_talk() as both:
+        line = first_line(both)
+        said = {"kind": "voice_is", "speaker_id": 0} if way == "voice" else {"kind": "segment_is", "segment_id": line}
+        both.talk.correct(**said, person_id="p-A")
+        assert both.talk.send()
+        move(both, line, "merged")
+        both.clock.now_s += LATER_S
+        both.talk.correct(kind="segment_is", segment_id=line, person_id="p-B")
+        assert both.talk.send()
+        both.omi.name = "talk"
+        for _ in range(2):
+            both.clock.now_s += LATER_S
+            both.report_again()
+            assert both.talk.send()
+            assert (both.talk.persons[line], both.omi.lines[line].person) == ("p-B", "o-B")
+        both.talk.correct(kind="segment_is", segment_id=line, person_id="p-A")
+        both.report_again()
+        assert both.talk.send()
+        assert (both.talk.persons[line], both.omi.lines[line].person) == ("p-A", "o-A")
+
+
 @pytest.mark.parametrize("is_told", [True, False], ids=["told", "not told yet"])
 def test_a_label_by_hand_goes_along_into_a_merged_conversation(is_told: bool) -> None:
     with one_talk() as both:

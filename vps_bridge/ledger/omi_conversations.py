@@ -143,14 +143,22 @@ class OmiBook:
         with self._database.reading() as connection:
             return connection.scalar(query) or {}
 
-    def people_told(self, uid: str) -> dict[str, str]:
-        """Return by person in OMI who that is of ours, as a user's conversations were told; who may be two is none."""
+    def told(self, conversation_id: str) -> dict[str, ToldSegment]:
+        """Return by segment what OMI was told of this very conversation."""
+        with self._database.reading() as connection:
+            return {one: read_told(said) for one, said in _read_assigned(connection, conversation_id).items()}
+
+    def people_told(self, uid: str, here: Collection[str]) -> dict[str, str]:
+        """Return by person in OMI who that is of those `here`, as a user's conversations were told.
+
+        Who may be two is none; whoever was deleted here is nobody.
+        """
         query = select(OmiConversationRow.assigned).where(OmiConversationRow.uid == uid)
         found = defaultdict[str, set[str]](set)
         with self._database.reading() as connection:
             for assigned in connection.scalars(query):
                 for said in map(read_told, (assigned or {}).values()):
-                    if said.ours and said.theirs is not None:
+                    if said.ours and said.ours in here and said.theirs is not None:
                         found[said.theirs].add(said.ours)
         return {theirs: min(ours) for theirs, ours in found.items() if len(ours) == 1}
 

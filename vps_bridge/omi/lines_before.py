@@ -10,6 +10,7 @@ from schemas.conversation import TranscriptSegment
 from vps_bridge.conversations.near_in_time import NearInTime
 from vps_bridge.conversations.store import StoredSegment, find_move, is_same_extent, shared_s
 from vps_bridge.ledger.told_segment import ELSEWHERE, ToldSegment
+from vps_bridge.omi.api import OWNER
 
 NOBODY = ""
 """Whom OMI has by itself where people there took away whom it had from us; no id of a person."""
@@ -158,13 +159,12 @@ def _follow_word(
     segment: TranscriptSegment, line: StoredSegment, before: LinesBefore, found: KnownLines, *, goes_along: bool
 ) -> None:
     """Note whom a person named here in the line that a segment was: where it goes along, or over OMI's older word."""
-    if line.label_source != "manual" or line.person_id is None or segment.is_user:
+    if line.label_source != "manual" or line.person_id is None:
         return
-    if goes_along:
+    has = OWNER if segment.is_user else segment.person_id or NOBODY
+    if goes_along and has != OWNER:
         found.by_hand[segment.id] = line.person_id
-    elif before.heard.get(line.id) == (segment.person_id or NOBODY) and (
-        segment.person_id is not None or _says_part_of(segment, line)
-    ):
+    elif before.heard.get(line.id) == has and (has != NOBODY or _says_part_of(segment, line)):
         found.corrected[segment.id] = line.person_id
 
 

@@ -106,7 +106,10 @@ class Reporter:
         name, omi = report.conversation.conversation_id, self._ledger.omi
         has = {segment.id: segment.person_id for segment in report.conversation.segments}
         told = omi.told_near(name, report.uid, report.span, has, now)
-        elsewhere, heard = self._find_elsewhere(report, {one.id for one in lines})
+        own = omi.told(name)
+        # OMI has another person from us than this conversation told it: what was said in the other one came later.
+        overtaken = {one for one, said in told.items() if _is_from_another(said, own.get(one), has.get(one), now)}
+        elsewhere, heard = self._find_elsewhere(report, {one.id for one in lines} - overtaken)
         heard |= omi.heard_last(name)
         before = LinesBefore(lines, told, omi.named_near(report.uid, report.span), heard, elsewhere)
         return find_known(report.conversation.segments, before, now)
@@ -114,15 +117,17 @@ class Reporter:
     def _find_elsewhere(
         self, report: Report, known: Collection[str]
     ) -> tuple[dict[str, StoredSegment], dict[str, str]]:
-        """Return new lines of a report as another conversation of that time has them, and whom OMI had there by itself.
+        """Return lines of a report as another conversation of that time has them, and whom OMI had there by itself.
 
-        OMI merges conversations and takes them apart; lines keep their ids.
+        Those that are not `known`. Lines that were shown live keep their ids, and so do those of conversations that OMI
+        merges and takes apart.
         """
         new = {one.id for one in report.conversation.segments} - set(known)
         lines, heard, omi = dict[str, StoredSegment](), dict[str, str](), self._ledger.omi
         if not new:
             return lines, heard
-        for name in omi.others_near(report.conversation.conversation_id, report.uid, report.span):
+        live = [name for name, owner in omi.live() if owner == report.uid]
+        for name in [*live, *omi.others_near(report.conversation.conversation_id, report.uid, report.span)]:
             stored = self._store.read(name)
             lines |= {one.id: one for one in (stored.segments if stored else ()) if one.id in new}
             heard |= {one: who for one, who in omi.heard_last(name).items() if one in new}
@@ -130,8 +135,9 @@ class Reporter:
 
     def _as_known_here(self, report: Report, heard: Mapping[str, str]) -> Report:
         """Return a report that names ours by their own ids where OMI names them by those that it was told for them."""
-        known = self._ledger.omi.people_told(report.uid) if heard else {}
-        ours = {theirs: one for theirs, one in known.items() if self._ledger.people.get(report.uid, one) is not None}
+        is_named = not {OWNER}.issuperset(heard.values())  # all of a user's conversations are read to find them
+        here = {one.person_id for one in self._ledger.people.of_owner(report.uid)} if is_named else set[str]()
+        ours = self._ledger.omi.people_told(report.uid, here) if here else {}
         return report.with_segments(
             one.model_copy(update={"person_id": ours[one.person_id]}) if one.person_id in ours else one
             for one in report.conversation.segments
@@ -184,6 +190,11 @@ def _without_ours(
     return report.with_segments(blanked), ours | theirs
 
 
+def _is_from_another(told: ToldSegment, own: ToldSegment | None, theirs: str | None, now: float) -> bool:
+    """Whether OMI has whom it has of a line from what another conversation told it, and not from its `own`."""
+    return own is not None and theirs is not None and told.may_be(theirs, now) and not own.may_be(theirs, now)
+
+
 def _make_events(report: Report, posts: int, lines: Sequence[StoredSegment]) -> list[ConversationEvent]:
     conversation = report.conversation
     theirs = {segment.id: segment.person_id for segment in conversation.segments if segment.person_id is not None}
@@ -211,8 +222,9 @@ def _words_of(report: Report) -> dict[str, str]:
 
 def _with_words(report: Report, persons: Mapping[str, str]) -> Report:
     """Return a report in which a person named these, by segment."""
+    manual = {"label_source": "manual", "is_user": False}
     return report.with_segments(
-        one.model_copy(update={"person_id": persons[one.id], "label_source": "manual"}) if one.id in persons else one
+        one.model_copy(update={"person_id": persons[one.id], **manual}) if one.id in persons else one
         for one in report.conversation.segments
     )
 
