@@ -20,7 +20,7 @@ from tests.omi.simulated_omi import OmiLine
 from tests.vps_bridge.labelling.drawn_conversation import DrawnConversation
 from vps_bridge.omi.api import OWNER
 
-FEW, MANY = range(15), range(1_000)
+FEW, MANY = range(8), range(1_000)
 
 
 @pytest.mark.parametrize("seeds", [FEW, pytest.param(MANY, marks=pytest.mark.slow)], ids=["few", "many"])

@@ -33,7 +33,7 @@ from tests.vps_bridge.labelling.person_who_corrects import (
 from vps_bridge.conversations.store import StoreError
 from vps_bridge.errors import Refusal
 
-FEW, MANY = range(15), range(1_000)
+FEW, MANY = range(8), range(1_000)
 SHARE_OF_TRANSCRIPTIONS, SHARE_TAKEN_BACK = 0.4, 0.3
 FAILED_ONCE = {
     "two voices with two names became one when more was heard": (0, 119),
