@@ -180,6 +180,29 @@ def test_omi_may_write_over_a_mended_label_what_it_had_written_over_the_one_befo
         assert {both.omi.lines[one].person for one in hers} == {"o-B"}
 
 
+@pytest.mark.parametrize("names_source", [True, False])
+def test_what_omi_does_late_for_a_call_that_was_given_up_before_the_mend_is_no_persons_word(
+    *, names_source: bool
+) -> None:
+    with one_talk() as both:
+        both.names_source = names_source
+        both.omi.trouble = 2.0  # no call is answered
+        both.talk.correct(kind="voice_is", speaker_id=0, person_id="o-A")
+        with (
+            patch.object(both.omi, "list_people", lambda _uid: both.omi.people),
+            patch.object(both.omi, "read_labels", lambda *_: {one.id: one.person for one in both.omi.lines.values()}),
+        ):
+            assert not both.talk.send()
+        both.omi.trouble = 0.0
+        hers = name_a_voice(both, "o-B")
+        for one in hers:
+            both.omi.say(one, "o-A")
+        both.clock.now_s += 30.0
+        both.report_again()
+        assert both.talk.send()
+        assert {(both.talk.persons[one], both.omi.lines[one].person) for one in hers} == {("o-B", "o-B")}
+
+
 def name_a_voice(both: BothSides, person: str) -> list[str]:
     """Name the first voice, send that to OMI, and return its lines."""
     both.talk.correct(kind="voice_is", speaker_id=0, person_id=person)

@@ -65,8 +65,12 @@ class ToldSegment(NamedTuple):
         return (*reported.tried, *self.tried, reported.theirs) if self.tried else reported.tried
 
     def then(self, ours: str | None, theirs: str | None, had: str | None, now: float) -> ToldSegment:
-        """Return what OMI was told once it is told this, where it `had` somebody."""
-        others = {self.theirs, had} - {theirs}
+        """Return what OMI was told once it is told this, where it `had` somebody.
+
+        What was tried and not answered OMI may still do, after this: a proxy gave up waiting for it.
+        """
+        late = set(self.tried) - set(self.had(now))
+        others = {self.theirs, had, *late} - {theirs}
         if not others:
             return ToldSegment(ours, theirs, (), self.before, self.changed_at)
         return ToldSegment(ours, theirs, (), tuple({*self.had(now), *others}), now)
