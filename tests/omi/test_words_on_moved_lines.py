@@ -103,6 +103,33 @@ def test_a_label_by_hand_in_a_merged_conversation_stays_where_omi_takes_that_apa
         assert (both.talk.persons[line], both.omi.lines[line].person) == ("p-A", "o-A")
 
 
+@pytest.mark.parametrize("way", ["taken apart", "split"])
+def test_a_label_by_hand_goes_along_where_omi_reports_first_what_is_left_of_the_conversation(way: str) -> None:
+    with one_talk() as both:
+        line = first_line(both)
+        both.talk.correct(kind="segment_is", segment_id=line, person_id="p-A")
+        assert both.talk.send()
+        if way == "taken apart":
+            move(both, line, "merged")
+        both.clock.now_s += LATER_S
+        both.talk.correct(kind="segment_is", segment_id=line, person_id="p-B")
+        assert both.talk.send()
+        left, gone = {"own": OmiLine("own", 0.0, 3.0, "quite other words")}, both.omi.lines
+        both.omi.lines = left
+        both.report_again()
+        both.omi.lines, both.omi.name = gone, "talk" if way == "taken apart" else "split"
+        both.names["split"] = 0.0
+        for _ in range(2):
+            both.clock.now_s += LATER_S
+            both.report_again()
+            assert both.talk.send()
+            assert (both.talk.persons[line], both.omi.lines[line].person) == ("p-B", "o-B")
+        both.talk.correct(kind="segment_is", segment_id=line, person_id="p-A")
+        both.report_again()
+        assert both.talk.send()
+        assert (both.talk.persons[line], both.omi.lines[line].person) == ("p-A", "o-A")
+
+
 @pytest.mark.parametrize("is_told", [True, False], ids=["told", "not told yet"])
 def test_a_label_by_hand_goes_along_into_a_merged_conversation(is_told: bool) -> None:
     with one_talk() as both:

@@ -110,12 +110,14 @@ class OmiBook:
         labels: Labels,
         told: Mapping[str, ToldSegment] | None = None,
         heard: Mapping[str, str] | None = None,
+        left_out: Mapping[str, str] | None = None,
     ) -> None:
         """Note what was reported, and the labels that OMI has by itself; those that it had before stay known.
 
         `told`: those that it has from us; what it was told for this very conversation stays as it is, and is told
         again where OMI may have whom it was told before once more. Nothing, where a person said otherwise there.
         `heard`: by segment whom it has by itself in this report; None leaves what was heard last.
+        `left_out`: by segment whom a person had named here in what this report has not any more.
         """
         with self._database.writing(record.conversation_id) as connection:
             values = {**vars(record), "sent_labels": _join_labels(connection, record.conversation_id, labels)}
@@ -128,6 +130,9 @@ class OmiBook:
                 again = {one: read_told(known[one]).and_tried(tried) for one, tried in old.items()}
                 theirs = {one: said for one, said in told.items() if said == ToldSegment()}
                 values["assigned"] = {**told, **known, **again, **theirs}
+            if left_out is not None:
+                assigned = values.get("assigned") or _read_assigned(connection, record.conversation_id)
+                values["assigned"] = _with_left_out(assigned, left_out, told or {})
             changed = {name: value for name, value in values.items() if name != "conversation_id"}
             changed |= {"sent_version": _AGAIN} if old else {}
             connection.execute(
@@ -333,6 +338,13 @@ def note_renamed(connection: Connection, uid: str, person_id: str) -> None:
 def _read_assigned(connection: Connection, conversation_id: str) -> dict[str, Any]:
     query = select(OmiConversationRow.assigned).where(OmiConversationRow.conversation_id == conversation_id)
     return connection.scalar(query) or {}
+
+
+def _with_left_out(assigned: Mapping[str, Any], left_out: Mapping[str, str], told: Collection[str]) -> dict[str, Any]:
+    """Return what was told, with whom a person had named in the lines that are gone, but not in those that are back."""
+    known = {one: read_told(assigned[one]) for one in (*left_out, *told) if one in assigned}
+    said = {one: was._replace(by_hand=left_out.get(one)) for one, was in known.items() if was != ToldSegment()}
+    return {**assigned, **said}
 
 
 def _join_labels(connection: Connection, conversation_id: str, labels: Labels) -> dict[str, list[str]]:

@@ -22,6 +22,8 @@ class ToldSegment(NamedTuple):
     tried: tuple[str | None, ...] = ()
     before: tuple[str | None, ...] = ()
     changed_at: float = 0.0
+    by_hand: str | None = None
+    """Whom a person had named here in the line when a report left it out: another conversation may get it."""
 
     @property
     def is_somebody(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import unicodedata
 from collections.abc import Callable, Collection, Mapping
 
 import structlog
@@ -140,8 +141,8 @@ class Sending:
             return person
         if not name:
             return None
-        wanted = compose_name(name).casefold()
-        known = [one for one, called in self._people.items() if compose_name(called).casefold() == wanted]
+        wanted = _as_read(name)
+        known = [one for one, called in self._people.items() if _as_read(called) == wanted]
         if len(known) > 1:
             raise ApiFailed("OMI has several people of one name: which one is meant cannot be told")
         if known:
@@ -154,3 +155,8 @@ class Sending:
             return None
         self._people[added] = name
         return added
+
+
+def _as_read(name: str) -> str:
+    """Return what two names that read the same share: pasted ones may have characters that nobody sees."""
+    return compose_name("".join(one for one in name if unicodedata.category(one) != "Cf") or name).casefold()

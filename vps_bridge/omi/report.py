@@ -97,7 +97,8 @@ class Reporter:
         for segment_id, person in heard.items():
             labels.setdefault(person, []).append(segment_id)
         record = OmiConversationRecord(name, report.uid, started_at, ended_at, posts, report.body_sha256, waits=True)
-        self._ledger.omi.put(record, labels, told, dict.fromkeys(taken_away, NOBODY) | heard)
+        left_out = _find_left_out(report, lines)
+        self._ledger.omi.put(record, labels, told, dict.fromkeys(taken_away, NOBODY) | heard, left_out)
         self.end_live(report)
         _LOG.info("omi_conversation", conversation=name, posts=posts, segments=len(report.conversation.segments))
 
@@ -130,8 +131,18 @@ class Reporter:
         for name in [*live, *omi.others_near(report.conversation.conversation_id, report.uid, report.span)]:
             stored = self._store.read(name)
             lines |= {one.id: one for one in (stored.segments if stored else ()) if one.id in new}
+            lines |= self._find_left_out(name, report, new)
             heard |= {one: who for one, who in omi.heard_last(name).items() if one in new}
         return lines, heard
+
+    def _find_left_out(self, name: str, report: Report, new: Collection[str]) -> dict[str, StoredSegment]:
+        """Return new lines of a report as another conversation had them that was reported without them first."""
+        now, told = time.time(), self._ledger.omi.told(name)
+        return {
+            one.id: StoredSegment(one.id, one.start_s, one.end_s, person_id=said.by_hand, label_source="manual")
+            for one in report.conversation.segments
+            if one.id in new and (said := told.get(one.id)) and said.by_hand and said.may_be(one.person_id, now)
+        }
 
     def _as_known_here(self, report: Report, heard: Mapping[str, str]) -> Report:
         """Return a report that names ours by their own ids where OMI names them by those that it was told for them."""
@@ -212,6 +223,13 @@ def _make_events(report: Report, posts: int, lines: Sequence[StoredSegment]) -> 
         make(EventType.SEGMENTS, segments=conversation.segments, removed=gone),
         make(EventType.COMPLETED),
     ]
+
+
+def _find_left_out(report: Report, lines: Sequence[StoredSegment]) -> dict[str, str]:
+    """Return whom a person had named here in lines that a report leaves out: OMI may have split them off."""
+    sent = {one.id for one in report.conversation.segments}
+    by_hand = {one.id: one.person_id for one in lines if one.label_source == "manual" and one.id not in sent}
+    return {one: person for one, person in by_hand.items() if person is not None}
 
 
 def _words_of(report: Report) -> dict[str, str]:
