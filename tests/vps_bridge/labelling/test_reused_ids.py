@@ -325,3 +325,27 @@ def test_a_write_of_the_bridge_that_is_taken_back_gives_no_label_to_lines_that_h
         assert call.speakers == before
         call.redo(joined.version)
         assert call.speakers == before
+
+
+@pytest.mark.parametrize("left", [0, 4], ids=["all lines of one", "all but four of them"])
+@pytest.mark.parametrize("way", ["ids of the line before", "new ids"])
+def test_lines_that_are_split_off_before_the_labels_show_the_new_transcription_leave_the_others_behind(
+    way: str, left: int
+):
+    mixed = [("A" if who == "C" else who, start_s, end_s) for who, start_s, end_s in SPOKEN]
+    plans = plan_jobs(ALL[0], closing=True, idle_s=0.0, rules=AssemblyRules())
+    first = 100 if way == "new ids" else 0
+    ids = {n: str(first + n - 1) for n in range(1, LINES)}
+    with open_conversation(tuple(line(n, n) for n in range(LINES))) as call:
+        call.hear(ALL[0], tuple(diarize(ALL[0], plan, mixed) for plan in plans))
+        moved = tuple(line(int(name), n) for n, name in ids.items())
+        gone = {str(n) for n in range(LINES)}.difference(ids.values())
+        call.store.upsert_segments(NAME, 3, moved, removed=sorted(gone))
+        split = [name for n, name in ids.items() if SPOKEN[n][0] == "A"]
+        split = split[: len(split) - left]
+        call.correct_unseen({"kind": "other_voice", "segment_ids": split})
+        others = {name for n, name in ids.items() if SPOKEN[n][0] != "B"}.difference(split)
+        numbers = {call.speakers[name] for name in split}
+        assert len(numbers) == 1
+        assert numbers.isdisjoint({call.speakers[name] for name in others})
+        assert [outcome for _, outcome, _ in call.outcomes] == ["alone"]
