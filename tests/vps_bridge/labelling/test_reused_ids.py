@@ -349,3 +349,19 @@ def test_lines_that_are_split_off_before_the_labels_show_the_new_transcription_l
         assert len(numbers) == 1
         assert numbers.isdisjoint({call.speakers[name] for name in others})
         assert [outcome for _, outcome, _ in call.outcomes] == ["alone"]
+
+
+@pytest.mark.parametrize("said", [{"person_id": "anna"}, {"speaker_id": 1}], ids=["person", "number"])
+def test_a_label_that_held_while_words_and_then_times_of_all_lines_changed_is_taken_back(said: dict[str, object]):
+    """Each change alone leaves the line what it was; of both together nobody could tell that it is the same one."""
+    with labelled_call() as call:
+        before = call.persons, call.speakers, call.outcomes
+        label = call.correct(kind="segment_is", segment_id=ids_of("A")[1], **said)
+        labelled = call.persons, call.speakers, call.outcomes
+        for moved_s in (0.0, -100.0):
+            lines = [line(n, n, moved_s).model_copy(update={"text": f"line {n}, I think."}) for n in range(LINES)]
+            call.store.upsert_segments(NAME, call.store.history(NAME)[-1].version + 10, tuple(lines))
+            call.relabel()
+            assert (call.persons, call.speakers, call.outcomes) == labelled
+        call.undo(label)
+        assert (call.persons, call.speakers, call.outcomes) == before
