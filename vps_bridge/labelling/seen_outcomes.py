@@ -21,7 +21,7 @@ def as_seen(
 ) -> tuple[CorrectionOutcome, ...]:
     """Return the outcomes, in which what the labels do not show is told as overridden or contradicted.
 
-    `votes`: of the same segments. Only those in which one voice is clearly heard, and that nobody labelled, tell anything.
+    `votes`: of the same segments. Those in which one voice is clearly heard, and that nobody labelled, tell something.
     """
     clear = {vote.segment_id for vote in votes if vote.outcome is VoteOutcome.CLEAR}
     shown = {label.id: label for label in labels if label.id in clear}
