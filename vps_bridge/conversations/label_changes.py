@@ -41,6 +41,14 @@ def is_taken_back(segment: StoredSegment, now: LabelOrigin, change: Change) -> b
     return _has_result(segment, now, change) or (took_human_label and not segment.is_human_labelled)
 
 
+def still_says(segment: StoredSegment, now: LabelOrigin, change: Change) -> bool:
+    """Whether a segment still has the word of a person that a write gave it.
+
+    A line that changed little by little has it, though nobody could tell any more that it is the same one.
+    """
+    return change.origin_after.is_corrected and _has_result(segment, now, change)
+
+
 def _has_result(segment: StoredSegment, now: LabelOrigin, change: Change) -> bool:
     """Whether a segment still has the label and the pieces that a write gave it, and nobody has said more since."""
     is_same = (segment.speaker, segment.pieces) == (change.after, change.pieces_after)

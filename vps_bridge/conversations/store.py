@@ -333,7 +333,8 @@ class ConversationStore(Protocol):
             version: the write to take back, of whatever kind.
             by: who does it.
             write_key: a second call with the same key returns the first one's write and changes nothing.
-            other_lines: segments that stay as they are: their ids were given to other lines since.
+            other_lines: segments that stay as they are, but for a person's word of this write that they still have:
+                their ids were given to other lines since.
 
         Raises:
             WriteNotFound: there is no such write.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from vps_bridge.conversations.label_changes import corrected, is_taken_back, taken_back, written
+from vps_bridge.conversations.label_changes import corrected, is_taken_back, still_says, taken_back, written
 from vps_bridge.conversations.reversal import find_root, find_to_redo, find_to_undo
 from vps_bridge.conversations.store import (
     AlreadyWritten,
@@ -65,14 +65,17 @@ def decide_reversal(
     target: Write,
     other_lines: Collection[str] = (),
 ) -> tuple[Change, ...]:
-    """Return what taking a write back changes: nothing of segments that are other lines now."""
+    """Return what taking a write back changes: nothing of segments that are other lines now.
+
+    Of those that still have the word of a person that it gave them, it is taken: a store drops it from other lines.
+    """
     known, is_protected = _by_id(stored), target.kind == "apply"
     other_lines = {*other_lines, *_labelled_anew(origins, history, target)}
     return tuple(
         taken_back(change, segment, origins[segment.id], is_protected=is_protected)
         for change in target.changes
         if (segment := known.get(change.segment_id)) is not None
-        and segment.id not in other_lines
+        and (segment.id not in other_lines or still_says(segment, origins[segment.id], change))
         and is_taken_back(segment, origins[segment.id], change)
     )
 

@@ -63,7 +63,8 @@ class Corrections:
         stored = self._store.read(conversation_id)
         segments = stored.segments if stored else ()
         _check_known(said, book, {segment.id for segment in segments})
-        anchors = find_anchors(said, book.without_other_lines(LinesNow(segments)), segments)
+        # It may be said before the labels show a new transcription: the voices are those of the lines it names now.
+        anchors = find_anchors(said, book.as_lines_are_now(LinesNow(segments)), segments)
         applied = self._store.correct(conversation_id, _key(event_id), _labels(said), corrections=said, by=by)
         record = CorrectionRecord(
             write=applied.version,

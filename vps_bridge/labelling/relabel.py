@@ -142,7 +142,7 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
     """
     lines = LinesNow(evidence.segments)
     evidence, policy = _prepare(evidence, policy, lines)
-    segments, own = evidence.segments, OwnSpans(evidence.segments)
+    segments, own, removes_stale = evidence.segments, OwnSpans(evidence.segments), policy.assignment.removes_stale
     timeline, clocks = _place(evidence, own, policy)
     turns = _turns_on_transcript(timeline, clocks)
     measured = measure_segments(turns, segments)
@@ -156,7 +156,6 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
     untouched = untouched_numbers(segments, votes, before)
     found = collect_voices(segments, timeline, measured, linked.partition, votes, untouched, in_pieces=in_pieces)
     naming = name_voices(found, before, frozenset(untouched.values()))
-    removes_stale = policy.assignment.removes_stale
     speakers = decide_speakers(segments, votes, naming, untouched, before, removes_stale=removes_stale)
     pieces = decide_pieces(segments, votes, cut, naming)
     people = identify_voices(evidence, timeline.speakers, linked, naming.numbers, dict(policy.people))
@@ -164,7 +163,6 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
     changed = _list_changes(segments, speakers, pieces, people_of)
     left_alone = _list_left_alone(votes, changed, find_stale(speakers, votes, naming, written))
     labels = tuple(map(describe_label, segments, votes, speakers, repeat(naming.numbers), pieces, people_of))
-    clear = {vote.segment_id for vote in votes if vote.outcome is VoteOutcome.CLEAR}
     return Relabelling(
         segments=labels,
         changed=changed,
@@ -177,7 +175,7 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
         audio_s=timeline.audio_s,
         write_key=make_write_key(evidence, timeline, _policy_facts(policy), people.key_facts),
         offsets={index: clock.offset_s for index, clock in enumerate(clocks)},
-        corrections=as_seen(linked.outcomes, evidence.corrections, labels, clear),
+        corrections=as_seen(linked.outcomes, evidence.corrections, labels, votes),
         audio_places=place_audio(timeline.placed, reported_clocks(evidence, timeline, clocks)),
         people=people,
     )

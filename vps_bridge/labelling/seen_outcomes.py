@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 
 from schemas.conversation import SegmentLabel
 from schemas.corrections import CorrectionKind, CorrectionOutcome
 from vps_bridge.labelling.corrections import KeptCorrection
 from vps_bridge.labelling.people_in_voices import CONTRADICTED, OVERRIDDEN
+from vps_bridge.labelling.vote import Vote, VoteOutcome
 
 _Told = tuple[str, str]
 
@@ -17,12 +17,13 @@ def as_seen(
     outcomes: Sequence[CorrectionOutcome],
     corrections: Sequence[KeptCorrection],
     labels: Iterable[SegmentLabel],
-    clear: AbstractSet[str],
+    votes: Iterable[Vote],
 ) -> tuple[CorrectionOutcome, ...]:
     """Return the outcomes, in which what the labels do not show is told as overridden or contradicted.
 
-    `clear`: the segments whose label says which voice is heard. Only those that nobody labelled tell anything.
+    `votes`: of the same segments. Those in which one voice is clearly heard, and that nobody labelled, tell something.
     """
+    clear = {vote.segment_id for vote in votes if vote.outcome is VoteOutcome.CLEAR}
     shown = {label.id: label for label in labels if label.id in clear}
     found = []
     for outcome, kept in zip(outcomes, corrections, strict=True):

@@ -325,3 +325,43 @@ def test_a_write_of_the_bridge_that_is_taken_back_gives_no_label_to_lines_that_h
         assert call.speakers == before
         call.redo(joined.version)
         assert call.speakers == before
+
+
+@pytest.mark.parametrize("left", [0, 4], ids=["all lines of one", "all but four of them"])
+@pytest.mark.parametrize("way", ["ids of the line before", "new ids"])
+def test_lines_that_are_split_off_before_the_labels_show_the_new_transcription_leave_the_others_behind(
+    way: str, left: int
+):
+    mixed = [("A" if who == "C" else who, start_s, end_s) for who, start_s, end_s in SPOKEN]
+    plans = plan_jobs(ALL[0], closing=True, idle_s=0.0, rules=AssemblyRules())
+    first = 100 if way == "new ids" else 0
+    ids = {n: str(first + n - 1) for n in range(1, LINES)}
+    with open_conversation(tuple(line(n, n) for n in range(LINES))) as call:
+        call.hear(ALL[0], tuple(diarize(ALL[0], plan, mixed) for plan in plans))
+        moved = tuple(line(int(name), n) for n, name in ids.items())
+        gone = {str(n) for n in range(LINES)}.difference(ids.values())
+        call.store.upsert_segments(NAME, 3, moved, removed=sorted(gone))
+        split = [name for n, name in ids.items() if SPOKEN[n][0] == "A"]
+        split = split[: len(split) - left]
+        call.correct_unseen({"kind": "other_voice", "segment_ids": split})
+        others = {name for n, name in ids.items() if SPOKEN[n][0] != "B"}.difference(split)
+        numbers = {call.speakers[name] for name in split}
+        assert len(numbers) == 1
+        assert numbers.isdisjoint({call.speakers[name] for name in others})
+        assert [outcome for _, outcome, _ in call.outcomes] == ["alone"]
+
+
+@pytest.mark.parametrize("said", [{"person_id": "anna"}, {"speaker_id": 1}], ids=["person", "number"])
+def test_a_label_that_held_while_words_and_then_times_of_all_lines_changed_is_taken_back(said: dict[str, object]):
+    """Each change alone leaves the line what it was; of both together nobody could tell that it is the same one."""
+    with labelled_call() as call:
+        before = call.persons, call.speakers, call.outcomes
+        label = call.correct(kind="segment_is", segment_id=ids_of("A")[1], **said)
+        labelled = call.persons, call.speakers, call.outcomes
+        for moved_s in (0.0, -100.0):
+            lines = [line(n, n, moved_s).model_copy(update={"text": f"line {n}, I think."}) for n in range(LINES)]
+            call.store.upsert_segments(NAME, call.store.history(NAME)[-1].version + 10, tuple(lines))
+            call.relabel()
+            assert (call.persons, call.speakers, call.outcomes) == labelled
+        call.undo(label)
+        assert (call.persons, call.speakers, call.outcomes) == before

@@ -11,6 +11,7 @@ from tests.vps_bridge.labelling.test_reused_ids import ids_of, labelled_call
 from vps_bridge.labelling.corrections import as_lines_are_now, read_kept
 from vps_bridge.labelling.kept_line import LinesNow
 from vps_bridge.labelling.seen_outcomes import as_seen
+from vps_bridge.labelling.vote import Vote, VoteOutcome
 
 A = ids_of("A")
 SAID: list[dict[str, Any]] = [
@@ -36,13 +37,13 @@ def test_what_the_labels_do_not_show_is_not_told_as_done(said: dict[str, Any], u
         write = call.correct(**said)
         (done,) = call.found.corrections
         assert done.outcome != "void"
-        lines = {one.id for one in call.found.segments}
+        votes = [Vote(one.id, VoteOutcome.CLEAR, 0, 1.0, 4.0, None, 0.0) for one in call.found.segments]
         stored = call.store.read(NAME)
         assert stored is not None
         (record,) = call.ledger.corrections.of_conversation(NAME)
         kept = as_lines_are_now(read_kept(record), LinesNow(stored.segments))
         shown = before.segments if undone else call.found.segments
-        (seen,) = as_seen(call.found.corrections, kept, shown, lines)
+        (seen,) = as_seen(call.found.corrections, kept, shown, votes)
         if undone:
             assert (seen.outcome, seen.reason) == ("void", "overridden")
         else:
