@@ -251,9 +251,12 @@ def test_whom_omi_was_told_before_is_an_echo_for_minutes(api: FakeApi, ledger: L
     assert found == [True, True, True, True, False, False, True, False, False]
 
 
-def test_a_person_is_found_in_omi_however_the_name_was_typed(api: FakeApi, ledger: Ledger, sender: LabelSender) -> None:
+@pytest.mark.parametrize("name", ["Zoe\u0301  Smith ", "Zo\u00e9 Smith\u200b", "Zo\u00e9 Smi\u00adth"])
+def test_a_person_is_found_in_omi_however_the_name_was_typed(
+    api: FakeApi, ledger: Ledger, sender: LabelSender, name: str
+) -> None:
     del sender
-    api.people = {"z": "Zoe\u0301  Smith "}
+    api.people = {"z": name}
     know(ledger, "p", "zo\u00e9 Smith")
     update(ledger, 1, matched("s1", "p"))
     all_told(ledger)

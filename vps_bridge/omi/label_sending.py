@@ -159,4 +159,5 @@ class Sending:
 
 def _as_read(name: str) -> str:
     """Return what two names that read the same share: pasted ones may have characters that nobody sees."""
-    return compose_name("".join(one for one in name if unicodedata.category(one) != "Cf") or name).casefold()
+    seen = "".join(one for one in name if unicodedata.category(one) != "Cf")
+    return str(compose_name(seen or name)).casefold()
