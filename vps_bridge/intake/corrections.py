@@ -64,13 +64,14 @@ class Corrections:
         segments = stored.segments if stored else ()
         _check_known(said, book, {segment.id for segment in segments})
         # It may be said before the labels show a new transcription: the voices are those of the lines it names now.
-        anchors = find_anchors(said, book.as_lines_are_now(LinesNow(segments)), segments)
+        book = book.as_lines_are_now(LinesNow(segments))
+        anchors = find_anchors(said, book, segments)
         applied = self._store.correct(conversation_id, _key(event_id), _labels(said), corrections=said, by=by)
         record = CorrectionRecord(
             write=applied.version,
             event_id=event_id,
             said=[one.model_dump(mode="json", exclude_none=True) for one in said],
-            anchors=anchors_to_json(said, anchors, segments),
+            anchors=anchors_to_json(said, anchors, segments, book.lines),
             voices_before=voices,
         )
         self._introduce(conversation, said)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from schemas.corrections import Correction, CorrectionKind
@@ -173,12 +174,15 @@ def _voices_to_be(numbers: AbstractSet[int], segments: Sequence[StoredSegment]) 
 
 
 def anchors_to_json(
-    said: Iterable[Correction], anchors: Iterable[Voice], segments: Iterable[StoredSegment] = ()
+    said: Iterable[Correction],
+    anchors: Iterable[Voice],
+    segments: Iterable[StoredSegment] = (),
+    known: Mapping[str, KeptLine] = MappingProxyType({}),
 ) -> str:
     """Return anchors as the ledger keeps them, with which lines the segments are that corrections are about.
 
     Also those that say the same, for what is said twice tells no line from another; and those that lie in them or
-    around them, of which one may have their ids later.
+    around them, of which one may have their ids later. `known`: which lines those are that are no segments now.
     """
     anchors, segments = tuple(anchors), tuple(segments)
     about = {name for voice in anchors for name in voice.segments}
@@ -187,7 +191,8 @@ def anchors_to_json(
     texts, near = {segment.text for segment in of_them}, NearInTime(segments, lambda one: one.span)
     about |= {one.id for line in of_them for one in near.find(line.span) if is_same_place(line.span, one.span)}
     lines = {one.id: KeptLine.of(one) for one in segments if one.id in about or (one.text and one.text in texts)}
-    return json.dumps({**json.loads(VoiceBook(anchors).to_json()), "lines": lines_to_json(lines)})
+    gone = {name: line for name, line in known.items() if name in about}
+    return json.dumps({**json.loads(VoiceBook(anchors).to_json()), "lines": lines_to_json(gone | lines)})
 
 
 def kept_lines(anchors: str) -> dict[str, KeptLine]:

@@ -101,13 +101,13 @@ class VoiceBook:
         return replace(self, restored=restored).with_numbers(numbers)
 
     def as_lines_are_now(self, now: LinesNow) -> VoiceBook:
-        """Return this book with the ids that its lines have now; what is not in the transcript is as it was."""
+        """Return this book with the ids that its lines have now; what is found no more is as it was, if its id is free."""
         search = LineSearch(self.lines, now)
         numbers, ids = self.numbers, dict[str, tuple[str, ...]]()
         for name in numbers:
             ids[name] = search.find((name,)) if name in self.lines else (name,)
-            if name not in now.lines:
-                ids[name] += (name,)
+            if not ids[name] and name not in now.lines:
+                ids[name] = (name,)
         kept = {one: now.lines.get(one, self.lines[name]) for name in self.lines for one in ids.get(name, ())}
         moved = {one: number for name, number in numbers.items() for one in ids[name]}
         return replace(self, lines=kept).with_numbers(moved)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from schemas.conversation import TranscriptSegment
+from schemas.corrections import Correction
 from tests.vps_bridge.labelling.corrected_conversation import NAME, CorrectedConversation, open_conversation
 from tests.vps_bridge.labelling.test_corrections import ALL, SPOKEN
 from tests.vps_bridge.labelling.test_relabel import diarize
@@ -365,3 +366,25 @@ def test_a_label_that_held_while_words_and_then_times_of_all_lines_changed_is_ta
             assert (call.persons, call.speakers, call.outcomes) == labelled
         call.undo(label)
         assert (call.persons, call.speakers, call.outcomes) == before
+
+
+def test_a_name_that_is_said_between_two_transcriptions_goes_to_no_line_whose_id_was_one_of_its_voices():
+    with labelled_call() as call:
+        of_a, split = ids_of("A"), ids_of("B")[-2:]
+        number = int(str(call.speakers[of_a[0]])[-2:])
+        say_unseen(call, {"kind": "other_voice", "segment_ids": split})
+        under_new_ids = tuple(line(100 + n, n) for n in range(LINES))
+        call.store.upsert_segments(NAME, 2, under_new_ids, removed=[str(n) for n in range(LINES)])
+        say_unseen(call, {"kind": "voice_is", "speaker_id": number, "person_id": "anna"})
+        call.store.upsert_segments(NAME, 3, (), removed=[one.id for one in under_new_ids])
+        transcribe_anew(call, UPDATED)
+        assert sorted(named(call, "anna")) == sorted(ids_of("A", dropped=1))
+        off = {str(int(name) - 1) for name in split}
+        numbers = {call.speakers[name] for name in off}
+        assert len(numbers) == 1
+        assert numbers.isdisjoint({call.speakers[name] for name in call.speakers if name not in off})
+
+
+def say_unseen(call: CorrectedConversation, said: dict[str, object]) -> None:
+    """Say something before the labels show it, or what came before it."""
+    call.corrections.correct(NAME, f"unseen-{said['kind']}", [Correction.model_validate(said)], by="anna")
