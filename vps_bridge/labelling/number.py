@@ -101,7 +101,10 @@ class VoiceBook:
         return replace(self, restored=restored).with_numbers(numbers)
 
     def as_lines_are_now(self, now: LinesNow) -> VoiceBook:
-        """Return this book with the ids that its lines have now; what is found no more is as it was, if its id is free."""
+        """Return this book with the ids that its lines have now.
+
+        A line that is found no more keeps its id where no other line has it.
+        """
         search = LineSearch(self.lines, now)
         numbers, ids = self.numbers, dict[str, tuple[str, ...]]()
         for name in numbers:
