@@ -94,8 +94,8 @@ class BothSides(ChangedLines):
         for line in self.omi.end_processing(self.processing[1]):
             if line in self.words and before[line] == self.words[line]:
                 self.unsure.add(line)
-        self.processing = None
-        self.report()
+        read_at, self.processing = self.processing[0], None
+        self.report(read_at)
 
     def say_here(self) -> None:
         numbers = sorted({one for one in self.talk.numbers.values() if one is not None})
@@ -105,7 +105,8 @@ class BothSides(ChangedLines):
             line = self.draw.choice(sorted(self.talk.numbers))
             said: dict[str, Any] = {"segment_id": line, "person_id": person}
         elif kind == "other_voice":
-            said = {"segment_ids": self.draw.sample(sorted(self.talk.numbers), 2)}
+            lines = sorted(self.talk.numbers)
+            said = {"segment_ids": self.draw.sample(lines, min(2, len(lines)))}
         elif kind == "same_voice":
             said = {"speaker_ids": numbers[:2]}
         else:
@@ -170,14 +171,15 @@ class BothSides(ChangedLines):
     def wait(self) -> None:
         later_s = self.draw.choice([10.0, 100.0, 400.0])
         self.log[-1] += f" {later_s}"
-        for began_at in [at for at, _ in self.reports]:
-            if self.clock() + later_s - began_at >= OLD_S:
-                self.take_report()
+        self._take_old(later_s)
         if self.processing is not None and self.clock() + later_s - self.processing[0] >= OLD_S - 50:
             self.process()
-        while self.reports and self.clock() + later_s - self.reports[0][0] >= OLD_S:
-            self.take_report()
+            self._take_old(later_s)
         self.clock.now_s += later_s
+
+    def _take_old(self, later_s: float) -> None:
+        while any(self.clock() + later_s - read_at >= OLD_S for read_at, _ in self.reports):
+            self.take_report()
 
     def jump(self) -> None:
         """The bridge's clock is set, a day ahead or back. What was read before comes before: see docs/omi.md."""

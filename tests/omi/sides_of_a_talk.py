@@ -87,8 +87,9 @@ class SidesOfATalk:
         """Return what may be a line under other ids: it, or a part of it, or one that was joined of it and others."""
         return {one for one in among if one.split("-")[1:2] == line.split("-")[1:2] or one.startswith(JOINED)}
 
-    def report(self) -> None:
-        self.reports.append((self.clock(), self.rows))
+    def report(self, read_at: float | None = None) -> None:
+        """OMI makes a report, of what it has or wrote back as it had read it then (Unix time)."""
+        self.reports.append((self.clock() if read_at is None else read_at, self.rows))
         if self.draw.random() < 0.6:
             self.take_report()
 

@@ -145,15 +145,17 @@ class LineSearch:
         """Return lines where they lie now, and whether that is known.
 
         It is where all that is said once, and of any length, lies as far from where it lay: a new transcription may
-        begin elsewhere.
+        begin elsewhere. Where nothing says what it said, it is where most lines begin and end as one does now.
         """
         alike = [(line, self._now.saying(line).items) for line in kept.values() if line.text_sum in self._once]
         found = [(line, self._now.lines[same[0]]) for line, same in alike if len(same) == 1]
+        if not found:
+            return kept, 2 * sum(bool(self._now.find_extent(line)) for line in kept.values()) > len(kept)
         telling = [pair for pair in found if not pair[0].is_short] or found
         moved_s = [now.span[0] - line.span[0] for line, now in telling]
         if by_s := find_move(moved_s):
             return {name: line.moved(by_s) for name, line in kept.items()}, True
-        return kept, bool(moved_s) and all(is_same_place(line.span, now.span) for line, now in telling)
+        return kept, all(is_same_place(line.span, now.span) for line, now in telling)
 
     def _is_still(self, name: str, line: KeptLine) -> bool:
         """Whether the segment of an id is this line: it lies where that lay, or it is what says the same now."""

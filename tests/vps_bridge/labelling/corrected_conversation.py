@@ -82,8 +82,13 @@ class CorrectedConversation:
 
     def transcribe_anew(self, segments: tuple[TranscriptSegment, ...]) -> None:
         """Take these lines, and no others any more."""
+        self.send_unseen(segments)
+        self.relabel()
+
+    def send_unseen(self, segments: tuple[TranscriptSegment, ...]) -> None:
+        """Take these lines, and no others any more; no label shows it yet."""
         known = {one.id for one in segments}
-        self._take(segments, removed=tuple(one.id for one in self._stored.segments if one.id not in known))
+        self._store(segments, removed=tuple(one.id for one in self._stored.segments if one.id not in known))
 
     def send_back(self) -> None:
         """Let the backend send the lines as they show here, their people as names of its own."""
@@ -108,9 +113,12 @@ class CorrectedConversation:
         self._take((TranscriptSegment.model_validate({"id": line.id, **fields}),))
 
     def _take(self, segments: tuple[TranscriptSegment, ...], removed: tuple[str, ...] = ()) -> None:
+        self._store(segments, removed)
+        self.relabel()
+
+    def _store(self, segments: tuple[TranscriptSegment, ...], removed: tuple[str, ...]) -> None:
         self._transcriptions += 1
         self.store.upsert_segments(NAME, self._transcriptions, segments, removed=removed)
-        self.relabel()
 
     def relabel(self) -> Relabelling:
         found = label_anew(self.ledger, self.store, NAME, self.chunks, self.jobs)

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 import pytest
 
 from schemas.conversation import TranscriptSegment
-from schemas.corrections import Correction
 from tests.vps_bridge.labelling.corrected_conversation import NAME, CorrectedConversation, open_conversation
 from tests.vps_bridge.labelling.test_corrections import ALL, SPOKEN
 from tests.vps_bridge.labelling.test_relabel import diarize
@@ -368,23 +367,17 @@ def test_a_label_that_held_while_words_and_then_times_of_all_lines_changed_is_ta
         assert (call.persons, call.speakers, call.outcomes) == before
 
 
-def test_a_name_that_is_said_between_two_transcriptions_goes_to_no_line_whose_id_was_one_of_its_voices():
-    with labelled_call() as call:
-        of_a, split = ids_of("A"), ids_of("B")[-2:]
-        number = int(str(call.speakers[of_a[0]])[-2:])
-        say_unseen(call, {"kind": "other_voice", "segment_ids": split})
-        under_new_ids = tuple(line(100 + n, n) for n in range(LINES))
-        call.store.upsert_segments(NAME, 2, under_new_ids, removed=[str(n) for n in range(LINES)])
-        say_unseen(call, {"kind": "voice_is", "speaker_id": number, "person_id": "anna"})
-        call.store.upsert_segments(NAME, 3, (), removed=[one.id for one in under_new_ids])
-        transcribe_anew(call, UPDATED)
-        assert sorted(named(call, "anna")) == sorted(ids_of("A", dropped=1))
-        off = {str(int(name) - 1) for name in split}
-        numbers = {call.speakers[name] for name in off}
-        assert len(numbers) == 1
-        assert numbers.isdisjoint({call.speakers[name] for name in call.speakers if name not in off})
-
-
-def say_unseen(call: CorrectedConversation, said: dict[str, object]) -> None:
-    """Say something before the labels show it, or what came before it."""
-    call.corrections.correct(NAME, f"unseen-{said['kind']}", [Correction.model_validate(said)], by="anna")
+def test_a_split_holds_where_lines_have_other_ids_first_and_then_other_words_and_nearly_the_same_times():
+    mixed = [("A" if who == "C" else who, start_s, end_s) for who, start_s, end_s in SPOKEN]
+    plans = plan_jobs(ALL[0], closing=True, idle_s=0.0, rules=AssemblyRules())
+    with open_conversation(tuple(line(n, n) for n in range(LINES))) as call:
+        call.hear(ALL[0], tuple(diarize(ALL[0], plan, mixed) for plan in plans))
+        call.correct(kind="other_voice", segment_ids=ids_of("C"))
+        call.transcribe_anew(lines := tuple(line(n, n + 1) for n in range(LINES - 1)))
+        written_better = tuple(
+            one.model_copy(update={"text": f"{one.text}!", "start_s": one.start_s + 0.2}) for one in lines
+        )
+        call.transcribe_anew(written_better)
+        numbers = [{call.speakers[name] for name in ids_of(voice, dropped=1)} for voice in "AC"]
+        assert [len(found) for found in numbers] == [1, 1]
+        assert numbers[0].isdisjoint(numbers[1])
