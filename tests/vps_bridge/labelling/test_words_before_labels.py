@@ -21,7 +21,10 @@ from tests.vps_bridge.labelling.test_reused_ids import line as numbered_line
 from tests.vps_bridge.labelling.test_reused_ids import transcribe_anew as shift_ids
 from vps_bridge.errors import Refusal
 
-WRONG_ONCE = {"a split was lost where lines had other ids first, and then other words": 104}
+WRONG_ONCE = {
+    "a split was lost where lines had other ids first, and then other words": 104,
+    "a line had the name of somebody else": 343,
+}
 """By what was wrong: the seed."""
 LEFT = {164, 171}
 """Labels by hand on lines that are cut, or have other ids: docs/adr/0042-a-person-who-corrects.md."""
