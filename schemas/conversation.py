@@ -58,7 +58,8 @@ class TranscriptSegment(Record):
     """A piece of the backend's transcript, in seconds on the transcript's clock, or an update of one.
 
     In an update a field that is missing is no change, and null takes away what was there. What an event of a higher
-    revision said of a field stays. A segment that is new needs `start_s` and `end_s`.
+    revision said of a field stays. Where other words elsewhere get an id, a person whom the event does not name does
+    not speak them. A segment that is new needs `start_s` and `end_s`.
     """
 
     id: SegmentId

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from unittest.mock import patch
 
 import pytest
@@ -201,6 +202,20 @@ def test_what_omi_does_late_for_a_call_that_was_given_up_before_the_mend_is_no_p
         both.report_again()
         assert both.talk.send()
         assert {(both.talk.persons[one], both.omi.lines[one].person) for one in hers} == {("o-B", "o-B")}
+
+
+def test_whom_omi_has_in_a_line_that_got_another_ones_id_is_still_its_word() -> None:
+    with one_talk() as both:
+        one, other = list(both.omi.lines)[:2]
+        both.omi.say(one, "o-A")
+        both.report_again()
+        first, second = both.omi.lines[one], both.omi.lines[other]
+        both.omi.lines |= {
+            one: replace(second, id=one, person="o-A", is_manual=True),
+            other: replace(first, id=other, person=None, is_manual=False),
+        }
+        both.report_again()
+        assert (both.talk.persons[one], both.talk.persons[other]) == ("o-A", None)
 
 
 def name_a_voice(both: BothSides, person: str) -> list[str]:

@@ -24,14 +24,13 @@ from vps_bridge.conversations.segment_rows import (
     SPOKEN,
     change_from_json,
     change_to_json,
+    find_other_lines,
     given_label,
-    is_another_line,
     make_tombstone,
     newest_revision,
     read_origin,
     read_segment,
 )
-from vps_bridge.conversations.sent_lines import SentLines
 from vps_bridge.conversations.store import LabelOrigin, StoredConversation, Write, sum_text
 from vps_bridge.conversations.write_json import write_from_json, write_to_json
 
@@ -199,17 +198,7 @@ def _find_other_lines(kept: Mapping[str, Any], segments: Sequence[TranscriptSegm
         if (line := one.get("line")) is not None
     }
     now = [segment.model_copy(update={"text": _sum(segment.text)}) for segment in segments]
-    lines = SentLines(now, before)
-    return {
-        one.id
-        for one in now
-        if one.id in before
-        and is_another_line(
-            {"text": one.text, "start_s": one.start_s, "end_s": one.end_s},
-            before[one.id],
-            is_other=lines.have_under_another_id(before[one.id]),
-        )
-    }
+    return find_other_lines(now, before)
 
 
 def _merge(segment: TranscriptSegment, kept: Mapping[str, Any] | None, *, is_other: bool) -> dict[str, Any]:

@@ -52,6 +52,7 @@ BLANK: dict[str, Any] = {
     "pieces": None,
 }
 _REVISIONS = ("backend_revision", "field_revisions")
+_PERSON = ("is_user", "person_id", "label_source")  # said of one line; an event that leaves them out says no other's
 
 
 def take_event(
@@ -81,7 +82,8 @@ def take_event(
 def _backend_columns(segment: TranscriptSegment, row: Row | None, revision: int, *, is_other: bool) -> dict[str, Any]:
     """Return the columns that a segment of the backend sets: those it names and no higher revision has set.
 
-    `is_other`: the line that it was is under another id now.
+    Where its id is another line's now, whoever spoke the line before does not speak it. `is_other`: the line that it
+    was is under another id now.
     """
     is_new = row is None or row["removed"]
     floor = 0 if row is None else row["backend_revision"]
@@ -95,6 +97,8 @@ def _backend_columns(segment: TranscriptSegment, row: Row | None, revision: int,
         fields["words"] = None
     if is_new and not segment.has_times:
         raise SegmentIncomplete(segment.id)
+    if row is not None and not row["removed"] and is_another_line(fields, row, is_other=is_other):
+        fields = {name: BLANK[name] for name in _PERSON if set_at.get(name, 0) <= revision} | fields
     later = {name: at for name, at in (set_at | dict.fromkeys(fields, revision)).items() if at > floor}
     columns = {"segment_id": segment.id, "removed": False, **fields}
     if "speaker" in columns:
@@ -174,6 +178,21 @@ def is_another_line(columns: Mapping[str, Any], row: Row, *, is_other: bool) -> 
     if is_same_place((row["start_s"], row["end_s"]), (now[0], now[1])):
         return is_other and text != row["text"]
     return is_other or text != row["text"]
+
+
+def find_other_lines(segments: Sequence[TranscriptSegment], before: Mapping[str, Row]) -> set[str]:
+    """Return the ids that are other lines in a whole transcript than before."""
+    lines = SentLines(segments, before)
+    return {
+        one.id
+        for one in segments
+        if (row := before.get(one.id)) is not None
+        and is_another_line(
+            {"text": one.text, "start_s": one.start_s, "end_s": one.end_s},
+            row,
+            is_other=lines.have_under_another_id(row),
+        )
+    }
 
 
 def _is_human_labelled(columns: Mapping[str, Any], row: Row) -> bool:

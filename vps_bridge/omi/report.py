@@ -13,6 +13,7 @@ import structlog
 from schemas.codec import encode
 from schemas.conversation import ConversationEvent, EventType, TranscriptSegment, Verdict
 from schemas.failure import FailureCode
+from vps_bridge.conversations.segment_rows import find_other_lines
 from vps_bridge.conversations.store import ConversationStore, StoredSegment
 from vps_bridge.errors import Refusal
 from vps_bridge.intake.intake import Intake
@@ -86,7 +87,7 @@ class Reporter:
         posts, heard = 1 if known is None else known.posts + 1, _words_of(report)
         moved = {one: who for one, who in lines_known.by_hand.items() if one not in heard} | lines_known.corrected
         taken_away = lines_known.find_taken_away(told) & {one.id for one in report.conversation.segments}
-        old = self._find_old_words(name, lines, heard, taken_away)
+        old = self._find_old_words(name, lines, heard, taken_away) - _find_other_lines(report, lines)
         report = _with_words(_without_labels(self._as_known_here(report, heard), old), moved)
         for event in _make_events(report, posts, lines):
             receipt = self._intake.take_event(name, encode(event))
@@ -230,6 +231,12 @@ def _find_left_out(report: Report, lines: Sequence[StoredSegment]) -> dict[str, 
     sent = {one.id for one in report.conversation.segments}
     by_hand = {one.id: one.person_id for one in lines if one.label_source == "manual" and one.id not in sent}
     return {one: person for one, person in by_hand.items() if person is not None}
+
+
+def _find_other_lines(report: Report, lines: Sequence[StoredSegment]) -> set[str]:
+    """Return the ids that a report gives to other lines: what OMI says of them was not said before."""
+    before = {one.id: {**vars(one), "segment_id": one.id, "removed": False} for one in lines}
+    return find_other_lines(report.conversation.segments, before)
 
 
 def _words_of(report: Report) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 
 import pytest
 
@@ -78,6 +79,21 @@ def test_a_field_that_an_update_does_not_name_stays(store):
     (segment,) = store.read("c1").segments
     assert (segment.speaker, segment.text, segment.start_s, segment.end_s) == ("SPEAKER_01", "Hello", 1, 2)
     assert (segment.person_id, segment.is_user, segment.words[0].text) == ("p", True, "Hello")
+
+
+def test_a_person_who_was_named_in_the_backend_does_not_speak_another_line_that_gets_the_id(store):
+    lines = [("Hello there, all of you", 0, 4), ("and a very good morning", 5, 9), ("thank you so much", 10, 14)]
+    said = partial(TranscriptSegment, person_id="p", label_source="manual")
+    store.upsert_segments("c1", 1, [make_segment(str(n), a, b, text=text) for n, (text, a, b) in enumerate(lines)])
+    store.upsert_segments("c1", 2, [said(id="1")])
+    shifted = [make_segment(str(n), a, b, text=text) for n, (text, a, b) in enumerate(lines[1:])]
+    store.upsert_segments("c1", 3, shifted, removed=["2"])
+    assert [segment.person_id for segment in store.read("c1").segments] == [None, None]
+    assert not any(segment.is_human_labelled for segment in store.read("c1").segments)
+    store.upsert_segments("c1", 2, [said(id="1")])
+    assert [segment.person_id for segment in store.read("c1").segments] == [None, None], "it comes late"
+    store.upsert_segments("c1", 4, [said(id="0")])
+    assert [segment.person_id for segment in store.read("c1").segments] == ["p", None]
 
 
 @pytest.mark.parametrize(
