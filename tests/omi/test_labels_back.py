@@ -229,6 +229,10 @@ def test_a_conversation_that_was_deleted_in_omi_stops_nothing(
     update(ledger, 1, matched("s1", "known"))
     all_told(ledger)
     assert api.assigned == []
+    api.gone = set()  # restored there, and reported again as it was
+    add(ledger, NAME)
+    wait_until(lambda: api.labels == {(NAME, "s1"): "known"}, "the label")
+    all_told(ledger)
 
 
 @pytest.mark.parametrize(

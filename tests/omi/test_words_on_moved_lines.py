@@ -275,6 +275,85 @@ def test_what_omi_has_from_us_is_ours_where_all_lines_have_new_ids_and_have_move
         assert both.omi.lines[line].person == "o-B"
 
 
+@pytest.mark.parametrize("is_told", [True, False], ids=["told", "not told yet"])
+def test_a_label_by_hand_stays_on_what_somebody_said_while_another_spoke(is_told: bool) -> None:
+    """The long line around it has the other voice's name."""
+    with one_talk() as both:
+        long, short = speak_at_once(both, "Mhm.")
+        both.talk.correct(kind="voice_is", speaker_id=0, person_id="p-B")
+        both.talk.correct(kind="segment_is", segment_id=short, person_id="p-A")
+        assert not is_told or both.talk.send()
+        new = both.omi.renumber("n")
+        check_it_stays(both, new[short])
+        assert both.omi.lines[new[long]].person == "o-B"
+
+
+def test_what_somebody_said_while_another_spoke_gets_no_label_by_hand_of_that_line() -> None:
+    with one_talk() as both:
+        long, short = speak_at_once(both, "Yes.")
+        both.talk.correct(kind="segment_is", segment_id=long, person_id="p-A")
+        new = both.omi.renumber("n")
+        both.report_again()
+        assert [both.talk.store_person(new[one]) for one in (long, short)] == ["p-A", None]
+
+
+def test_what_somebody_said_while_another_spoke_is_told_where_people_took_the_other_away() -> None:
+    with one_talk() as both:
+        long, short = speak_at_once(both, "Mhm.")
+        for person in ("o-B", None):
+            both.omi.say(long, person)
+            both.report_again()
+        new = both.omi.renumber("n")
+        both.report_again()
+        name_a_voice(both, "o-A")
+        assert [both.omi.lines[new[one]].person for one in (long, short)] == [None, "o-A"]
+
+
+def test_a_label_by_hand_goes_along_where_omi_transcribes_with_other_punctuation() -> None:
+    with one_talk() as both:
+        line = first_line(both)
+        both.omi.lines[line] = replace(both.omi.lines[line], text="yes, i know that")
+        both.report_again()
+        both.talk.correct(kind="segment_is", segment_id=line, person_id="p-A")
+        line = both.omi.renumber("n")[line]
+        both.omi.lines[line] = replace(both.omi.lines[line], text="Yes. I know that!")
+        check_it_stays(both, line)
+
+
+def test_what_omi_has_from_us_is_ours_where_it_leaves_out_a_silence_in_the_middle() -> None:
+    with one_talk() as both:
+        both.omi.people["o-C"] = "C"
+        move_later_half(both, 100.0)
+        both.report_again()
+        for number, person in ((0, "o-A"), (1, "o-B")):
+            both.talk.correct(kind="voice_is", speaker_id=number, person_id=person)
+        assert both.talk.send()
+        both.clock.now_s += LATER_S
+        both.omi.renumber("n")
+        move_later_half(both, -100.0)
+        both.report_again()
+        for number in (0, 1):
+            both.talk.correct(kind="voice_is", speaker_id=number, person_id="o-C")
+        assert both.talk.send()
+        assert {one.person for one in both.omi.lines.values()} == {"o-C"}
+
+
+def speak_at_once(both: BothSides, words: str) -> tuple[str, str]:
+    """Have somebody say something while the first line is spoken; return both."""
+    line = first_line(both)
+    both.omi.lines[line] = replace(both.omi.lines[line], text="Yes. Yes, I know that.")
+    both.omi.put_back(replace(both.omi.lines[line].inside("l-short"), text=words))
+    both.report_again()
+    return line, "l-short"
+
+
+def move_later_half(both: BothSides, by_s: float) -> None:
+    """Have the later half of the lines come so much later."""
+    lines = sorted(both.omi.lines.values(), key=lambda one: one.start_s)
+    moved = [replace(one, start_s=one.start_s + by_s, end_s=one.end_s + by_s) for one in lines[len(lines) // 2 :]]
+    both.omi.lines |= {one.id: one for one in moved}
+
+
 def put_in_front(both: BothSides, line: OmiLine) -> None:
     """Have all lines come later, and this one before them."""
     both.move_all(200.0)

@@ -122,19 +122,17 @@ class OmiBook:
         with self._database.writing(record.conversation_id) as connection:
             values = {**vars(record), "sent_labels": _join_labels(connection, record.conversation_id, labels)}
             values |= {} if heard is None else {"heard": dict(heard)}
-            old: dict[str, tuple[str | None, ...]] = {}
             if told:
                 known = _read_assigned(connection, record.conversation_id)
                 may = {one: read_told(known[one]).may_have(said) for one, said in told.items() if one in known}
-                old = {one: tried for one, tried in may.items() if tried}
-                again = {one: read_told(known[one]).and_tried(tried) for one, tried in old.items()}
+                again = {one: read_told(known[one]).and_tried(tried) for one, tried in may.items() if tried}
                 theirs = {one: said for one, said in told.items() if said == ToldSegment()}
                 values["assigned"] = {**told, **known, **again, **theirs}
             if left_out is not None:
                 assigned = values.get("assigned") or _read_assigned(connection, record.conversation_id)
                 values["assigned"] = _with_left_out(assigned, left_out, told or {})
             changed = {name: value for name, value in values.items() if name != "conversation_id"}
-            changed |= {"sent_version": _AGAIN} if old else {}
+            changed |= {"sent_version": _AGAIN}  # OMI has it: what it did not take while it was deleted there, too
             connection.execute(
                 insert(OmiConversationRow)
                 .values(**values)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import unicodedata
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from schemas.conversation import TranscriptSegment
 from vps_bridge.conversations.near_in_time import NearInTime
-from vps_bridge.conversations.store import StoredSegment, find_move, is_same_extent, shared_s
+from vps_bridge.conversations.store import SAME_EXTENT_S, StoredSegment, is_same_extent, shared_s
 from vps_bridge.ledger.told_segment import ELSEWHERE, ToldSegment
 from vps_bridge.omi.api import OWNER
 
@@ -71,8 +74,8 @@ def _find_changed(segments: Sequence[TranscriptSegment], lines: Sequence[StoredS
 
     One that says the same under its id was not cut, wherever it lies: OMI puts an earlier conversation in front.
     """
-    by_s = _find_move(segments, lines)
-    moved = [replace(one, start_s=one.start_s + by_s, end_s=one.end_s + by_s) if by_s else one for one in lines]
+    moves = _find_moves(segments, lines)
+    moved = [_moved(one, moves) for one in lines]
     same = {one.id: one for one in segments}
     return [
         one
@@ -82,10 +85,22 @@ def _find_changed(segments: Sequence[TranscriptSegment], lines: Sequence[StoredS
     ]
 
 
-def _find_move(segments: Sequence[TranscriptSegment], lines: Sequence[StoredSegment]) -> float:
-    """Return by how much all lines have moved that say what only one says, before and now."""
+def _moved(line: StoredSegment, moves: Sequence[tuple[float, float]]) -> StoredSegment:
+    """Return a line where it lies now: it has moved as far as the last one before it of which that is known."""
+    place = bisect_right(moves, line.start_s, key=lambda move: move[0])
+    by_s = moves[max(place - 1, 0)][1] if moves else 0.0
+    return replace(line, start_s=line.start_s + by_s, end_s=line.end_s + by_s) if abs(by_s) > SAME_EXTENT_S else line
+
+
+def _find_moves(segments: Sequence[TranscriptSegment], lines: Sequence[StoredSegment]) -> list[tuple[float, float]]:
+    """Return from when on lines have moved, and how far: those that say what only one says, before and now.
+
+    Two that follow each other have moved alike; one alone may be another that says the same.
+    """
     starts, ends = (_only_ones((one.text, one.start_s) for one in some) for some in (lines, segments))
-    return find_move([ends[text] - start_s for text, start_s in starts.items() if text in ends])
+    moves = sorted((start_s, ends[text] - start_s) for text, start_s in starts.items() if text in ends)
+    alike = [pair for pair in pairwise(moves) if abs(pair[0][1] - pair[1][1]) <= SAME_EXTENT_S]
+    return sorted({move for pair in alike for move in pair})
 
 
 def _only_ones(said: Iterable[tuple[str, float]]) -> dict[str, float]:
@@ -103,11 +118,10 @@ def _follow_told(
     now: float,
 ) -> None:
     """Find whom OMI has from us in lines that had other ids when it was told."""
-    told_before = [one for one in changed if one.id in before.told]
-    lines = NearInTime(told_before, lambda one: one.span)
+    lines = NearInTime(changed, lambda one: one.span)
     for segment in segments:
         if segment.person_id is not None and segment.id not in before.told:
-            near = lines.find(_span_of(segment))
+            near = [one for one in _find_near(segment, lines) if one.id in before.told]
             fitting = [one for one in near if before.told[one.id].may_be(segment.person_id, now)]
             line = _most_of(segment, fitting) or _most_of(segment, near)
             if line is None:
@@ -131,7 +145,7 @@ def _follow_others(
     ids = {one.id for one in before.lines}
     lines = NearInTime(changed, lambda one: one.span)
     for segment in segments:
-        line = None if segment.id in ids else _most_of(segment, lines.find(_span_of(segment)))
+        line = None if segment.id in ids else _most_of(segment, _find_near(segment, lines))
         if line is None or segment.id in found.told:
             continue
         told = before.told.get(line.id)
@@ -181,11 +195,20 @@ def _says_part_of(segment: TranscriptSegment, line: StoredSegment) -> bool:
 
 
 def _words(text: str) -> str:
-    return " ".join(text.split())
+    """Return what a text says: another transcription has other capitals and punctuation."""
+    said = "".join(one for one in text if one.isalnum() or not unicodedata.category(one).startswith("P"))
+    return " ".join((said.strip() or text).casefold().split())
 
 
 def _span_of(segment: TranscriptSegment) -> tuple[float, float]:
     return segment.start_s, segment.end_s
+
+
+def _find_near(segment: TranscriptSegment, lines: NearInTime[StoredSegment]) -> list[StoredSegment]:
+    """Return the lines that a segment may have been; where people speak at once, the one that lay just there alone."""
+    near = lines.find(_span_of(segment))
+    there = [one for one in near if is_same_extent(one.span, _span_of(segment))]
+    return [one for one in there if _words(one.text) == _words(segment.text)] or there or near
 
 
 def _most_of(segment: TranscriptSegment, lines: Sequence[StoredSegment]) -> StoredSegment | None:
