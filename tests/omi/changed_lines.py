@@ -8,6 +8,8 @@ from dataclasses import replace
 from tests.omi.sides_of_a_talk import JOINED, SidesOfATalk
 from tests.omi.simulated_omi import OmiLine
 
+SILENCE_S = 60.0
+
 
 class ChangedLines(SidesOfATalk):
     """Lines get other ids, are cut and joined, go, come back, and are shown in part; conversations merge."""
@@ -126,6 +128,33 @@ class ChangedLines(SidesOfATalk):
             self.words |= {} if said is None else {new_id: said}
             self.log[-1] += f" {place.id} {new_id} {said}"
         elif self.draw.random() < 0.5:
+            self.renumber_all()
+        self.report()
+
+    def speak_at_once(self) -> None:
+        """A line lies in another one: somebody else says something while it is spoken."""
+        long = [one for one in self.omi.lines.values() if one.end_s - one.start_s >= 4.0]
+        if self.processing is not None or not long:
+            return
+        new_id, line = f"inside-{len(self.log)}", self.draw.choice(long)
+        self.omi.put_back(replace(line.inside(new_id), text=self.draw.choice(["Mhm.", "Yes."])))
+        self.log[-1] += f" {line.id} {new_id}"
+        self.report()
+
+    def transcribe_again(self) -> None:
+        """Other punctuation and capitals, or a silence in the middle is left in, or out; with other ids or the same."""
+        if self.processing is not None:
+            return
+        lines = sorted(self.omi.lines.values(), key=lambda one: one.start_s)
+        if self.draw.random() < 0.5:
+            changed = [replace(one, text=f"{one.text.capitalize().removesuffix('.')}!") for one in lines]
+        else:
+            earlier, later = lines[: len(lines) // 2], lines[len(lines) // 2 :]
+            silence_s = later[0].start_s - max((one.end_s for one in earlier), default=0.0)
+            by_s = -SILENCE_S if silence_s > SILENCE_S else SILENCE_S
+            changed = [replace(one, start_s=one.start_s + by_s, end_s=one.end_s + by_s) for one in later]
+        self.omi.lines |= {one.id: one for one in changed}
+        if self.draw.random() < 0.5:
             self.renumber_all()
         self.report()
 

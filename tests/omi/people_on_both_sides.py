@@ -42,6 +42,8 @@ class BothSides(ChangedLines):
             self.wait,
             self.renumber,
             self.move,
+            self.speak_at_once,
+            self.transcribe_again,
             self.cut,
             self.join,
             self.merge,

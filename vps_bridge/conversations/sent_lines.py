@@ -49,6 +49,8 @@ class SentLines:
     def have_under_another_id(self, row: _Row) -> bool:
         """Whether what a segment said is said under another id: where it lay, or anywhere if it is long and said once.
 
+        It was said once, too: what somebody else said as well may be said by them now.
+
         What has no text is the same where it begins and ends as before. So is what says something else, where its own
         id is a line around it or in it now: a listener has lines while somebody speaks. Where its id is just what
         another one was, or where it says something else and lies elsewhere than all lines that have moved by as much,
@@ -62,7 +64,8 @@ class SentLines:
         near = alike.find((before[0] - SAME_EXTENT_S, before[1] + SAME_EXTENT_S))
         if any(is_same(before, self._spans[one]) for one in near):
             return True
-        is_found = len(alike.items) == 1 and alike.items[0] != name and before[1] - before[0] >= SHORT_S
+        is_once = len(alike.items) == 1 and len(self._said_before.get(text, NOTHING).items) == 1
+        is_found = is_once and alike.items[0] != name and before[1] - before[0] >= SHORT_S
         if (text and is_found) or name not in self._saying or self._texts[name] == text:
             return bool(text) and is_found
         return self._is_inside_out(row) or self._is_what_another_was(row) or self._is_left_behind(row)

@@ -96,6 +96,15 @@ def test_a_person_who_was_named_in_the_backend_does_not_speak_another_line_that_
     assert [segment.person_id for segment in store.read("c1").segments] == ["p", None]
 
 
+def test_a_person_still_speaks_the_first_half_of_a_line_of_which_somebody_else_said_the_same(store):
+    same = {"text": "Yeah, that is so"}
+    store.upsert_segments("c1", 1, [make_segment("a", 0, 4, **same), make_segment("b", 10, 14, **same)])
+    store.upsert_segments("c1", 2, [TranscriptSegment(id="b", person_id="p", label_source="manual")])
+    halves = [make_segment("b", 10, 12, text="Yeah, that"), make_segment("c", 12, 14, text="is so")]
+    store.upsert_segments("c1", 3, [make_segment("a", 0, 4, **same), *halves])
+    assert {segment.id: segment.person_id for segment in store.read("c1").segments} == {"a": None, "b": "p", "c": None}
+
+
 @pytest.mark.parametrize(
     ("update", "kept"),
     [
