@@ -131,16 +131,6 @@ class ChangedLines(SidesOfATalk):
             self.renumber_all()
         self.report()
 
-    def speak_at_once(self) -> None:
-        """A line lies in another one: somebody else says something while it is spoken."""
-        long = [one for one in self.omi.lines.values() if one.end_s - one.start_s >= 4.0]
-        if self.processing is not None or not long:
-            return
-        new_id, line = f"inside-{len(self.log)}", self.draw.choice(long)
-        self.omi.put_back(replace(line.inside(new_id), text=self.draw.choice(["Mhm.", "Yes."])))
-        self.log[-1] += f" {line.id} {new_id}"
-        self.report()
-
     def transcribe_again(self) -> None:
         """Other punctuation and capitals, or a silence in the middle is left in, or out; with other ids or the same."""
         if self.processing is not None:

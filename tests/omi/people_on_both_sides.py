@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from schemas.people import PersonEventType
@@ -100,11 +101,14 @@ class BothSides(ChangedLines):
         self.report(read_at)
 
     def say_here(self) -> None:
+        kind = self.draw.choice(["voice_is", "voice_is", "segment_is", "voice_is_not", "same_voice", "other_voice"])
+        self.say_of(kind, self.draw.choice(sorted(self.talk.numbers)))
+
+    def say_of(self, kind: str, line: str) -> None:
+        """Say something of this line, where it is of a single one."""
         numbers = sorted({one for one in self.talk.numbers.values() if one is not None})
         person = self.draw.choice([f"p-{one}" for one in self.drawn.people] + self.known_there)
-        kind = self.draw.choice(["voice_is", "voice_is", "segment_is", "voice_is_not", "same_voice", "other_voice"])
         if kind == "segment_is":
-            line = self.draw.choice(sorted(self.talk.numbers))
             said: dict[str, Any] = {"segment_id": line, "person_id": person}
         elif kind == "other_voice":
             lines = sorted(self.talk.numbers)
@@ -121,6 +125,22 @@ class BothSides(ChangedLines):
         elif event_id and kind == "segment_is":  # OMI says otherwise, or its line has another id there already
             self.contested.add(line)
             self.left_there |= self.made_of(line, self.omi.lines)
+            for one in self.made_of(line, self.by_hand):
+                del self.by_hand[one]
+
+    def speak_at_once(self) -> None:
+        """A line lies in another one: somebody else says something meanwhile. One is labelled by hand here."""
+        long = [one for one in self.omi.lines.values() if one.end_s - one.start_s >= 4.0]
+        if self.processing is not None or not long:
+            return
+        new_id, line = f"inside-{len(self.log)}", self.draw.choice(long)
+        self.omi.put_back(replace(line.inside(new_id), text=self.draw.choice(["Mhm.", "Yes."])))
+        self.log[-1] += f" {line.id} {new_id}"
+        self.report_again()
+        self.say_of("segment_is", self.draw.choice([line.id, new_id]))
+        if self.draw.random() < 0.5:
+            self.renumber_all()
+        self.report()
 
     def take_back(self) -> None:
         if not self.events:

@@ -16,7 +16,7 @@ from schemas.people import PersonEventType
 from tests.hand_clock import HandClock
 from tests.omi.labelled_talk import open_talk
 from tests.omi.people_on_both_sides import BothSides
-from tests.omi.sides_of_a_talk import WatchedOmi
+from tests.omi.sides_of_a_talk import OLD_S, WatchedOmi
 from tests.omi.simulated_omi import OmiLine
 from tests.vps_bridge.labelling.drawn_conversation import DrawnConversation
 from vps_bridge.omi.api import OWNER
@@ -202,6 +202,36 @@ def test_what_omi_does_late_for_a_call_that_was_given_up_before_the_mend_is_no_p
         both.report_again()
         assert both.talk.send()
         assert {(both.talk.persons[one], both.omi.lines[one].person) for one in hers} == {("o-B", "o-B")}
+
+
+def test_a_label_by_hand_goes_along_under_a_new_id_where_people_in_omi_had_cleared_the_line_before() -> None:
+    with one_talk() as both:
+        line = next(iter(both.omi.lines))
+        for person in (OWNER, None):
+            both.omi.say(line, person)
+            both.report_again()
+        both.talk.correct(kind="segment_is", segment_id=line, person_id="p-A")
+        line = both.omi.renumber("n")[line]
+        both.report_again()
+        assert both.talk.send()
+        assert both.talk.persons[line] == "p-A"
+
+
+def test_what_omi_wrote_over_and_could_not_be_told_again_for_long_is_no_persons_word() -> None:
+    with one_talk() as both:
+        line = next(iter(both.omi.lines))
+        both.talk.correct(kind="segment_is", segment_id=line, person_id="p-A")
+        line = both.omi.renumber("n")[line]
+        both.report_again()
+        read = both.omi.begin_processing()
+        assert both.talk.send()
+        both.omi.end_processing(read)
+        both.report_again()
+        both.clock.now_s += OLD_S + 100.0
+        both.move_all(8.0)
+        both.report_again()
+        assert both.talk.send()
+        assert (both.talk.persons[line], both.omi.lines[line].person) == ("p-A", "o-A")
 
 
 def test_whom_omi_has_in_a_line_that_got_another_ones_id_is_still_its_word() -> None:

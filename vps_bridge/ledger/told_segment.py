@@ -37,7 +37,8 @@ class ToldSegment(NamedTuple):
         """
         if theirs is not None:
             return theirs in (self.theirs, *self.tried, *self.had(now))
-        is_told = theirs in self.had(now) if self.theirs is not None else bool(self.tried or self.changed_at)
+        may_have = (*self.tried, *self.had(now))  # tried: it reported nobody before, and was not told again since
+        is_told = theirs in may_have if self.theirs is not None else bool(self.tried or self.changed_at)
         return is_told and self.ours != ELSEWHERE
 
     def had(self, now: float) -> tuple[str | None, ...]:

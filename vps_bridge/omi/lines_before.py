@@ -178,7 +178,7 @@ def _follow_word(
     has = OWNER if segment.is_user else segment.person_id or NOBODY
     if goes_along and has != OWNER:
         found.by_hand[segment.id] = line.person_id
-    elif before.heard.get(line.id) == has and (has != NOBODY or _says_part_of(segment, line)):
+    elif before.heard.get(line.id, NOBODY) == has and (has != NOBODY or _says_part_of(segment, line)):
         found.corrected[segment.id] = line.person_id
 
 
