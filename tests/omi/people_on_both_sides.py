@@ -130,7 +130,9 @@ class BothSides(ChangedLines):
 
     def speak_at_once(self) -> None:
         """A line lies in another one: somebody else says something meanwhile. One is labelled by hand here."""
-        long = [one for one in self.omi.lines.values() if one.end_s - one.start_s >= 4.0]
+        lines = self.omi.lines.values()
+        starts = [one.start_s for one in lines]
+        long = [one for one in lines if one.end_s - one.start_s >= 4.0 and one.inside("").start_s not in starts]
         if self.processing is not None or not long:
             return
         new_id, line = f"inside-{len(self.log)}", self.draw.choice(long)
